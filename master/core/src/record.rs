@@ -1,0 +1,122 @@
+//! What the store keeps: plain records, and the operations on them.
+//!
+//! Containers are not here: nodes know what they run and tell it when they connect.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use teu_protocol::{
+    ids::{Digest, NodeId, PublicKey, SessionId, Tag},
+    message::ImageManifest,
+};
+
+/// An account: a key that may connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Its key, and its only identity.
+    pub key: PublicKey,
+    /// For people.
+    pub name: String,
+    /// May enrol and revoke others.
+    pub admin: bool,
+}
+
+/// A node that may connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Its key.
+    pub key: PublicKey,
+    /// Its name.
+    pub name: String,
+    /// Which of the location's subnets is its own, counted from 0.
+    pub subnet: u16,
+}
+
+/// A session that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose.
+    pub account: PublicKey,
+    /// Its name, if persistent.
+    pub name: Option<Tag>,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+}
+
+/// An image in an account's catalogue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Whose.
+    pub account: PublicKey,
+    /// What.
+    pub manifest: ImageManifest,
+    /// `name:tag`s that point at it.
+    pub names: BTreeSet<String>,
+    /// `os/architecture`.
+    pub platform: String,
+    /// Milliseconds since 1970.
+    pub added_ms: u64,
+}
+
+/// A blob that an account has proved to possess, by uploading it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Possession {
+    /// Who.
+    pub account: PublicKey,
+    /// Which blob.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// A change to the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreOp {
+    /// Adds or replaces.
+    PutAccount(Account),
+    /// Removes.
+    RemoveAccount(PublicKey),
+    /// Adds or replaces.
+    PutNode(Node),
+    /// Adds or replaces.
+    PutSession(Session),
+    /// Removes.
+    RemoveSession(SessionId),
+    /// Adds or replaces, by account and manifest id.
+    PutImage(Image),
+    /// Removes.
+    RemoveImage {
+        /// Whose.
+        account: PublicKey,
+        /// Its id.
+        id: Digest,
+    },
+    /// Adds or replaces.
+    PutPossession(Possession),
+    /// Removes.
+    RemovePossession {
+        /// Who.
+        account: PublicKey,
+        /// Which blob.
+        digest: Digest,
+    },
+}
+
+/// All that the store holds, read when the master starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Keys that may connect.
+    pub accounts: Vec<Account>,
+    /// Nodes that may connect.
+    pub nodes: Vec<Node>,
+    /// Sessions that have not ended.
+    pub sessions: Vec<Session>,
+    /// Catalogue entries.
+    pub images: Vec<Image>,
+    /// Who may use which blob.
+    pub possessions: Vec<Possession>,
+}

@@ -1,0 +1,308 @@
+//! What a client can ask, and the answers. One variant each, in pairs.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ContainerInfo, ImageInfo, ImageManifest, ProcessInfo, ProcessSpec, Refusal, SpawnSpec,
+    TermSize, Termination,
+};
+use crate::ids::{ContainerId, Digest, ProcessId, PublicKey, RequestId, SessionId, StreamId, Tag};
+
+/// Asks for something.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the client (UUIDv7). The same id again has the effect once.
+    pub id: RequestId,
+    /// What.
+    pub body: RequestBody,
+}
+
+/// Answers a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request's id.
+    pub id: RequestId,
+    /// What came of it.
+    pub result: Result<ReplyBody, Refusal>,
+}
+
+/// What can be asked. Whoever names a container that is not its session's gets `NotFound`.
+///
+/// Those that have `stream` open it; `window` is the credit in bytes that the client grants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum RequestBody {
+    /// → `Spawned`, when the first process is executing (or the container is asleep).
+    Spawn(Box<SpawnSpec>),
+    /// → `Container`: starts a container that was spawned asleep, when it is executing.
+    Wake(ContainerId),
+    /// → `Container`, when it has exited. Sends the image's stop signal (default SIGTERM), then
+    /// SIGKILL after the grace.
+    Stop {
+        /// Which.
+        container: ContainerId,
+        /// Instead of the image's stop signal.
+        signal: Option<u8>,
+        /// Milliseconds until SIGKILL.
+        grace_ms: u32,
+    },
+    /// → `Done`. Sends a signal to a process (`None`: the first one).
+    Signal {
+        /// Which.
+        container: ContainerId,
+        /// Which process.
+        process: Option<ProcessId>,
+        /// The signal's number.
+        signal: u8,
+    },
+    /// → `Done`, when nothing of it is left.
+    Destroy(ContainerId),
+    /// → `Detail`. Finds by id, unique id prefix (4 digits or more), tag or `id:tag`.
+    Find(String),
+    /// → `Containers`: the session's.
+    List,
+    /// → `Started`: runs a further process. Its output is read with `Attach`.
+    Exec {
+        /// Where.
+        container: ContainerId,
+        /// What.
+        process: ProcessSpec,
+        /// Ends with the attachment that started it.
+        bound: bool,
+    },
+    /// → `Opened`: a process's output from a cursor on, live until it ends, and its input.
+    /// Ends with `Exited`.
+    Attach {
+        /// Where.
+        container: ContainerId,
+        /// Which process (`None`: the first one).
+        process: Option<ProcessId>,
+        /// From where in its output.
+        from: LogStart,
+        /// The process waits for this reader when it is far behind, so nothing is lost.
+        lossless: bool,
+        /// The stream.
+        stream: StreamId,
+        /// Credit granted.
+        window: u64,
+    },
+    /// → `Opened`: output that was written, then (`follow`) what is being written.
+    /// Ends with `Done` when all was sent, or `Exited` if following.
+    Logs {
+        /// Where.
+        container: ContainerId,
+        /// From where.
+        from: LogStart,
+        /// Goes on until the process ends.
+        follow: bool,
+        /// The stream.
+        stream: StreamId,
+        /// Credit granted.
+        window: u64,
+    },
+    /// → `Done`: the size of a process's terminal.
+    Resize {
+        /// Where.
+        container: ContainerId,
+        /// Which process (`None`: the first one).
+        process: Option<ProcessId>,
+        /// The size.
+        size: TermSize,
+    },
+    /// → `Opened`: one TCP connection to a port in the container.
+    Tunnel {
+        /// Where.
+        container: ContainerId,
+        /// The port.
+        port: u16,
+        /// The stream.
+        stream: StreamId,
+        /// Credit granted.
+        window: u64,
+    },
+    /// → `Done`: `from` may open connections to `to`.
+    Allow {
+        /// Who is connected to.
+        to: ContainerId,
+        /// Who connects.
+        from: ContainerId,
+    },
+    /// → `Done`: no longer; open connections are cut.
+    Disallow {
+        /// Who is connected to.
+        to: ContainerId,
+        /// Who connected.
+        from: ContainerId,
+    },
+    /// → `Image`: by name (`nginx` means `nginx:latest`), id or unique id prefix.
+    FindImage(String),
+    /// → `Images`: the account's.
+    Images,
+    /// → `Layers`: which of these the account still has to upload.
+    MissingLayers(Vec<Digest>),
+    /// → `Upload`: sends a layer's blob on `stream`, from the offset that the answer tells. The client
+    /// closes with `Done`; the master verifies and closes with `Done` or `Failed`.
+    UploadLayer {
+        /// Its digest.
+        digest: Digest,
+        /// Its length in bytes.
+        size: u64,
+        /// The stream.
+        stream: StreamId,
+    },
+    /// → `Image`: adds an image whose layers are there, under these names.
+    AddImage {
+        /// The image.
+        manifest: ImageManifest,
+        /// Names, `name:tag`.
+        names: Vec<String>,
+    },
+    /// → `Done`: removes a name, or an image by id (layers that nothing uses go with it).
+    RemoveImage(String),
+    /// → `Sessions`: the account's.
+    Sessions,
+    /// → `Done`: ends a session of the account and destroys what it owns.
+    EndSession(SessionId),
+    /// → `Doctor`: how the location fares.
+    Doctor,
+    /// → `Done`: lets a key connect (administrators).
+    EnrolAccount(EnrolledAccount),
+    /// → `Done`: stops a key from connecting and ends its sessions (administrators).
+    RevokeAccount(PublicKey),
+    /// → `Enrolled`: lets a node's key connect (administrators).
+    EnrolNode {
+        /// The node's key.
+        key: PublicKey,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Answers, one a kind of request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ReplyBody {
+    /// It is done.
+    Done,
+    /// The container runs (or sleeps).
+    Spawned(Box<ContainerInfo>),
+    /// The container as it is now.
+    Container(Box<ContainerInfo>),
+    /// The container and more about it.
+    Detail(Box<ContainerDetail>),
+    /// The session's containers.
+    Containers(Vec<ContainerInfo>),
+    /// The process runs.
+    Started(ProcessId),
+    /// The stream is open.
+    Opened {
+        /// Credit granted to the client.
+        window: u64,
+    },
+    /// The stream is open for the blob's bytes from here on.
+    Upload {
+        /// Bytes that are there already. Equal to the size: nothing to send, the stream is not opened.
+        offset: u64,
+        /// Credit granted to the client.
+        window: u64,
+    },
+    /// The image.
+    Image(ImageInfo),
+    /// The account's images.
+    Images(Vec<ImageInfo>),
+    /// Layers to upload.
+    Layers(Vec<Digest>),
+    /// The account's sessions.
+    Sessions(Vec<SessionInfo>),
+    /// How the location fares.
+    Doctor(DoctorReport),
+    /// The node's id.
+    Enrolled(crate::ids::NodeId),
+}
+
+/// All about a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerDetail {
+    /// What lists show.
+    pub info: ContainerInfo,
+    /// Its further processes that run.
+    pub processes: Vec<ProcessInfo>,
+    /// Names of the variables of its environment (values are never shown).
+    pub env_names: Vec<String>,
+    /// Ports that the image declares.
+    pub exposed_ports: Vec<String>,
+    /// Paths of its pre-boot files.
+    pub files: Vec<String>,
+    /// How it ended, if it did.
+    pub termination: Option<Termination>,
+}
+
+/// Where to start in a process's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogStart {
+    /// The oldest byte that is kept.
+    Oldest,
+    /// Only what comes from now on.
+    Now,
+    /// A cursor from a `Data` frame.
+    Cursor(u64),
+    /// This many lines before the end.
+    Tail(u32),
+}
+
+/// A session of the account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// The session.
+    pub id: SessionId,
+    /// Its name, if persistent.
+    pub name: Option<Tag>,
+    /// Connected client processes.
+    pub attachments: u32,
+    /// Its containers.
+    pub containers: u32,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+}
+
+/// How the location fares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoctorReport {
+    /// The master's version.
+    pub version: String,
+    /// What was found, good and bad.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// What was looked at.
+    pub subject: String,
+    /// What was seen.
+    pub message: String,
+    /// How to mend it.
+    pub cure: Option<String>,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Severity {
+    /// As it should be.
+    Good,
+    /// Works, but somebody should look.
+    Warning,
+    /// Something does not work.
+    Bad,
+}
+
+/// An account to enrol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolledAccount {
+    /// Its key.
+    pub key: PublicKey,
+    /// For people.
+    pub name: String,
+    /// May enrol and revoke.
+    pub admin: bool,
+}

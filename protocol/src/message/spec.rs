@@ -1,0 +1,105 @@
+//! What is to run: a container's and a process's description.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, NodeId, Tag};
+
+/// A container to spawn. The contents of `files` travel as the message's bulk, one after another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpawnSpec {
+    /// The image's id: SHA-256 of its configuration.
+    pub image: Digest,
+    /// Where; `None` lets the location choose.
+    pub node: Option<NodeId>,
+    /// A name, unique within the account while the container exists.
+    pub tag: Option<Tag>,
+    /// Free for the program; at most 64 of at most 256 bytes.
+    pub labels: BTreeMap<String, String>,
+    /// The first process. Its `args` are Docker's "command": they replace the image's Cmd.
+    pub process: ProcessSpec,
+    /// Replaces the image's Entrypoint; an empty list removes it.
+    pub entrypoint: Option<Vec<String>>,
+    /// Written before anything runs; at most 4 MiB together.
+    pub files: Vec<PreBootFile>,
+    /// Upper bounds.
+    pub limits: ResourceLimits,
+    /// Made ready but not started until `Wake`.
+    pub asleep: bool,
+    /// Until when.
+    pub lifetime: Lifetime,
+    /// The host name inside; default: the tag, or the short id.
+    pub hostname: Option<String>,
+    /// The image as the user named it, for lists.
+    pub image_name: String,
+}
+
+/// A process to run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpec {
+    /// Program and arguments; for a container `None` keeps the image's Cmd.
+    pub args: Option<Vec<String>>,
+    /// Added to the image's environment, the last one of a name counts. Never logged.
+    pub env: Vec<(String, String)>,
+    /// `user`, `uid`, `user:group` or `uid:gid`; default: the image's.
+    pub user: Option<String>,
+    /// Default: the image's, else `/`.
+    pub workdir: Option<String>,
+    /// A pseudo-terminal of this size.
+    pub tty: Option<TermSize>,
+    /// Standard input stays open (else it reads as empty).
+    pub stdin: bool,
+}
+
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TermSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters a line.
+    pub cols: u16,
+}
+
+/// A file that exists before the container's first process runs.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct PreBootFile {
+    /// Absolute path in the container; directories are made as needed.
+    pub path: String,
+    /// Permission bits, such as 0o644.
+    pub mode: u32,
+    /// Owner inside the container.
+    pub uid: u32,
+    /// Group inside the container.
+    pub gid: u32,
+    /// Kept in memory only, never logged, never shown.
+    pub secret: bool,
+    /// Length in bytes of its content in the bulk.
+    pub size: u64,
+}
+
+/// Upper bounds for a container; `None` leaves the node's default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceLimits {
+    /// Bytes of memory; beyond, the kernel kills (cause `Oom`). At least 4 MiB.
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of a core. At least 10.
+    pub cpu_millis: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+}
+
+/// Until when a container exists, unless destroyed earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lifetime {
+    /// The session's end.
+    Session,
+    /// The end of the attachment (client process) that spawned it, or the session's.
+    Attachment,
+}
+
+/// How long `Stop` waits before it kills, unless told: as Docker does.
+#[must_use]
+pub const fn default_grace_ms() -> u32 {
+    10_000
+}
