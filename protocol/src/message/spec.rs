@@ -96,6 +96,8 @@ pub enum Lifetime {
     Session,
     /// The end of the attachment (client process) that spawned it, or the session's.
     Attachment,
+    /// The end of its first process (`run -d --rm`), or the session's.
+    FirstProcess,
 }
 
 /// How long `Stop` waits before it kills, unless told: as Docker does.
