@@ -13,4 +13,5 @@ pub mod image_config;
 pub mod limits;
 pub mod message;
 pub mod noise;
+pub mod tar_stream;
 pub mod zmtp;
