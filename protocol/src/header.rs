@@ -77,8 +77,9 @@ impl Header {
     /// # Errors
     /// [`HeaderError`] for anything that [`Header::encode`] does not make.
     pub fn decode(part: &[u8]) -> Result<Self, HeaderError> {
-        let bytes: &[u8; HEADER_BYTES] =
-            part.try_into().map_err(|_| HeaderError::Length(part.len()))?;
+        let bytes: &[u8; HEADER_BYTES] = part
+            .try_into()
+            .map_err(|_| HeaderError::Length(part.len()))?;
         let [m0, m1, m2, m3, kind, suite, r0, r1] = *bytes;
         if [m0, m1, m2, m3] != MAGIC {
             return Err(HeaderError::Magic);

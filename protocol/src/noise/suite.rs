@@ -46,6 +46,10 @@ impl Suite {
         let aes = std::arch::is_aarch64_feature_detected!("aes");
         #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
         let aes = false;
-        if aes { Self::AesGcmSha256 } else { Self::ChaChaPolyBlake2s }
+        if aes {
+            Self::AesGcmSha256
+        } else {
+            Self::ChaChaPolyBlake2s
+        }
     }
 }

@@ -1,0 +1,156 @@
+//! Messages to sealed parts: one direction's sending half.
+//!
+//! A sealed message is F0, then one sealed part or more. A part's plaintext is its content and one
+//! trailer byte of flags (below). Control parts come first, bulk parts after them; the last part
+//! says that it is the last, so no part can be dropped, added or moved unnoticed.
+
+use std::{fmt, time::Duration};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{SealError, cipher::DirectionCipher};
+use crate::{
+    header::{Header, MessageType},
+    limits::{
+        MAX_MESSAGE_BYTES, MAX_MESSAGE_PARTS, MAX_PART_CONTENT_BYTES, REKEY_AFTER,
+        REKEY_AFTER_MESSAGES, TAG_BYTES,
+    },
+};
+
+/// Trailer: the content is bulk, not control.
+pub(super) const TRAILER_BULK: u8 = 1 << 0;
+/// Trailer of a last part: the sender changes its key after this message.
+pub(super) const TRAILER_REKEY: u8 = 1 << 1;
+/// Trailer: this is the message's last part.
+pub(super) const TRAILER_LAST: u8 = 1 << 7;
+
+const TRAILER_BYTES: usize = 1;
+
+/// Seals one direction's messages. Every message made must be sent, once and in order.
+pub struct Sealer {
+    cipher: DirectionCipher,
+    next_kind: MessageType,
+    messages_with_key: u64,
+    key_since: Duration,
+}
+
+impl Sealer {
+    pub(super) const fn initiator(cipher: DirectionCipher, now: Duration) -> Self {
+        Self {
+            cipher,
+            next_kind: MessageType::Data,
+            messages_with_key: 0,
+            key_since: now,
+        }
+    }
+
+    /// The master's first message is READY.
+    pub(super) const fn responder(cipher: DirectionCipher, now: Duration) -> Self {
+        Self {
+            cipher,
+            next_kind: MessageType::Ready,
+            messages_with_key: 0,
+            key_since: now,
+        }
+    }
+
+    /// Seals a message: all its ZMTP parts, F0 first. `bulk` is one sequence of bytes, however it is
+    /// cut: pieces longer than a part are cut again, empty ones left out. `now` counts from the same
+    /// moment as at the handshake; it decides when to change the key.
+    ///
+    /// # Errors
+    /// [`SealError::TooLong`] or [`SealError::TooManyParts`]: nothing was sealed, the sealer is as
+    /// before. After [`SealError::Cipher`] the connection is over.
+    pub fn seal(
+        &mut self,
+        control: &[u8],
+        bulk: &[Bytes],
+        now: Duration,
+    ) -> Result<Vec<Bytes>, SealError> {
+        let layout = Layout::of(control, bulk)?;
+        let rekey = self.rekey_due(now);
+        let header = Header::new(self.next_kind, self.cipher.suite()).encode();
+        let mut parts = Vec::with_capacity(1 + layout.parts);
+        parts.push(Bytes::copy_from_slice(&header));
+        let last = |sealed: usize| match (sealed == layout.parts, rekey) {
+            (true, true) => TRAILER_LAST | TRAILER_REKEY,
+            (true, false) => TRAILER_LAST,
+            (false, _) => 0,
+        };
+        for content in control_pieces(control) {
+            let trailer = last(parts.len());
+            parts.push(self.seal_part(content, trailer)?);
+        }
+        for content in bulk_pieces(bulk) {
+            let trailer = TRAILER_BULK | last(parts.len());
+            parts.push(self.seal_part(content, trailer)?);
+        }
+        self.next_kind = MessageType::Data;
+        self.messages_with_key += 1;
+        if rekey {
+            self.cipher.rekey().map_err(|_| SealError::Cipher)?;
+            self.messages_with_key = 0;
+            self.key_since = now;
+        }
+        Ok(parts)
+    }
+
+    /// The next message is the last that this key may seal, or the key is old.
+    fn rekey_due(&self, now: Duration) -> bool {
+        self.messages_with_key + 1 >= REKEY_AFTER_MESSAGES
+            || now.saturating_sub(self.key_since) >= REKEY_AFTER
+    }
+
+    fn seal_part(&mut self, content: &[u8], trailer: u8) -> Result<Bytes, SealError> {
+        let mut part = BytesMut::with_capacity(content.len() + TRAILER_BYTES + TAG_BYTES);
+        part.put_slice(content);
+        part.put_u8(trailer);
+        let tag = self.cipher.seal(&mut part).map_err(|_| SealError::Cipher)?;
+        part.put_slice(&tag);
+        Ok(part.freeze())
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer")
+            .field("cipher", &self.cipher)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Control always has a part, be it empty.
+fn control_pieces(control: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let empty = control.is_empty().then_some(control);
+    empty
+        .into_iter()
+        .chain(control.chunks(MAX_PART_CONTENT_BYTES))
+}
+
+fn bulk_pieces(bulk: &[Bytes]) -> impl Iterator<Item = &[u8]> {
+    bulk.iter()
+        .flat_map(|piece| piece.chunks(MAX_PART_CONTENT_BYTES))
+}
+
+struct Layout {
+    parts: usize,
+}
+
+impl Layout {
+    fn of(control: &[u8], bulk: &[Bytes]) -> Result<Self, SealError> {
+        let parts = control.len().div_ceil(MAX_PART_CONTENT_BYTES).max(1)
+            + bulk
+                .iter()
+                .map(|piece| piece.len().div_ceil(MAX_PART_CONTENT_BYTES))
+                .sum::<usize>();
+        if parts + 1 > MAX_MESSAGE_PARTS {
+            return Err(SealError::TooManyParts(parts + 1));
+        }
+        let content = control.len() + bulk.iter().map(Bytes::len).sum::<usize>();
+        let total = crate::header::HEADER_BYTES + content + parts * (TRAILER_BYTES + TAG_BYTES);
+        if total > MAX_MESSAGE_BYTES {
+            return Err(SealError::TooLong(total));
+        }
+        Ok(Self { parts })
+    }
+}
