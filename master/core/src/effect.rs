@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use teu_protocol::{
-    ids::{Digest, RequestId, StreamId},
+    ids::{Digest, PublicKey, RequestId, StreamId},
     message::{MasterToClient, MasterToNode, Refusal},
 };
 
@@ -23,12 +23,15 @@ pub enum Effect {
         /// The message's bulk parts.
         bulk: Vec<Bytes>,
     },
-    /// Answer INITIATE with ERROR, after the same delay for every reason, and close.
+    /// Answer INITIATE with ERROR, after the same delay for every reason, and close: the peer's key
+    /// is not enrolled for the role that it asked for.
     Reject {
         /// Whom.
         connection: ConnectionId,
     },
-    /// Send `Closing`, then close the connection.
+    /// Send `Closing`, then close the connection. The peer's key is enrolled. May come instead of
+    /// READY (the session to resume is gone, a limit is reached). The core forgets the connection
+    /// with this effect: its `Disconnected` may still come and is harmless.
     Close {
         /// Whose.
         connection: ConnectionId,
@@ -52,9 +55,13 @@ pub enum Effect {
         /// Why.
         reason: Refusal,
     },
-    /// Prepare to receive a blob on the stream; answer with `Input::UploadReady`. `known`: the
-    /// cache has the blob but this account has not proved it: receive and verify it all the same.
+    /// Prepare to receive a blob on the stream; answer with `Input::UploadReady`. If the cache has
+    /// the blob, this account has not proved it: receive and verify it all the same. What arrived
+    /// before an interruption may be used to go on only for the same account (else knowing a digest
+    /// would be enough to possess the blob).
     ReceiveLayer {
+        /// Whose upload: the key under which to keep what has arrived.
+        account: PublicKey,
         /// From whom.
         connection: ConnectionId,
         /// The request to answer.

@@ -72,7 +72,8 @@ pub enum Input {
         connection: ConnectionId,
         /// Its request.
         request: RequestId,
-        /// Bytes that are there already, and the credit for the client; or why not.
+        /// Bytes that are there already (fewer than the blob's length), and the credit for the
+        /// client; or why not.
         result: Result<(u64, u64), Refusal>,
     },
     /// An upload ended: the blob is verified, durable and in the cache; or it is not. The daemon

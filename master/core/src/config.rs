@@ -1,0 +1,25 @@
+//! What the location's owner decides, read by the daemon.
+
+use std::net::Ipv4Addr;
+
+/// The core's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The location's name, for people.
+    pub location: String,
+    /// The addresses of all containers: network address and prefix length (8 to 24). Each node gets
+    /// a /24 of it.
+    pub range: (Ipv4Addr, u8),
+    /// The master's version, for `teu doctor`.
+    pub version: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            location: "dev.localhost".into(),
+            range: (Ipv4Addr::new(10, 20, 0, 0), 16),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+}
