@@ -1,0 +1,120 @@
+//! The command line's shape: global options and the list of verbs.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{dev, verbs};
+
+const EXAMPLES: &str = "\
+Examples:
+  teu dev --detach                         a one-machine location, in the background
+  teu run --rm busybox echo hello          run a program in a fresh container
+  teu run -it busybox sh                   with a terminal
+  teu run -d --name web -p 8080:80 nginx   in the background, its port 80 at localhost:8080
+  teu exec web ps                          a further process in it
+  teu logs -f web                          its output
+  teu rm -f web                            gone, with all that it held
+
+Exit codes of run and exec: the program's own; 125 if teu failed, 126 if the program cannot be
+executed, 127 if it was not found, 2 if no node could take the container.";
+
+/// Runs containers on a location, from your terminal.
+#[derive(Debug, Parser)]
+#[command(name = "teu", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(max_term_width = 100, infer_long_args = false)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Globals {
+    /// The location to use; default: the one chosen with `teu location use`
+    #[arg(long, global = true, env = "TEU_LOCATION", value_name = "NAME")]
+    pub(crate) location: Option<String>,
+    /// The directory with keys and locations; default: ~/.teu
+    #[arg(long, global = true, env = "TEU_HOME", value_name = "DIR", hide_env_values = true)]
+    pub(crate) home: Option<PathBuf>,
+    /// The persistent session that containers belong to
+    #[arg(long, global = true, env = "TEU_SESSION", value_name = "NAME", default_value = "default")]
+    pub(crate) session: String,
+    /// Tells what happens, on stderr (twice: more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// How lists and objects are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Options of every list.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Listing {
+    /// How to print
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+    /// Only ids, one a line
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a program in a new container
+    Run(verbs::run::RunArgs),
+    /// Run a further process in a container
+    Exec(verbs::exec::ExecArgs),
+    /// List containers
+    #[command(visible_alias = "ls")]
+    Ps(verbs::ps::PsArgs),
+    /// Show a container's output
+    Logs(verbs::logs::LogsArgs),
+    /// Stop containers: ask, then kill
+    Stop(verbs::stop::StopArgs),
+    /// Send a signal to containers
+    Kill(verbs::kill::KillArgs),
+    /// Start containers that were spawned with --sleep
+    Wake(verbs::wake::WakeArgs),
+    /// Remove containers
+    Rm(verbs::rm::RmArgs),
+    /// Show all about a container, as JSON
+    Inspect(verbs::inspect::InspectArgs),
+    /// Make a container's port reachable on localhost
+    Tunnel(verbs::tunnel::TunnelArgs),
+    /// Let one container connect to another
+    Allow(verbs::allow::AllowArgs),
+    /// Take that back; open connections are cut
+    Disallow(verbs::allow::AllowArgs),
+    /// List images
+    Images(verbs::image::ListArgs),
+    /// Import, list and remove images
+    #[command(subcommand)]
+    Image(verbs::image::ImageVerb),
+    /// Show what the location offers: nodes, free CPU, memory, disk
+    Resources(verbs::resources::ResourcesArgs),
+    /// List sessions, end one
+    #[command(subcommand)]
+    Session(verbs::session::SessionVerb),
+    /// List locations, choose one, add one
+    #[command(subcommand)]
+    Location(verbs::location::LocationVerb),
+    /// Run a one-machine location: master and node on this machine (as root)
+    Dev(dev::DevArgs),
+    /// Say what is wrong and how to mend it
+    Doctor(verbs::doctor::DoctorArgs),
+    /// Print a completion script for a shell
+    Completions(verbs::completions::CompletionsArgs),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man(verbs::man::ManArgs),
+}

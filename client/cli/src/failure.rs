@@ -1,0 +1,106 @@
+//! Why a verb failed, how that is told, and which exit code it makes.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+use teu::RefusalCode;
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Usage(#[from] Usage),
+    #[error("{0}")]
+    Teu(#[from] teu::Error),
+    #[error("the session's name is not one")]
+    SessionName(#[source] teu::ParseTagError),
+    #[error("{what}")]
+    File {
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    #[error("cannot use the terminal")]
+    Terminal(#[source] io::Error),
+    #[error("cannot start the asynchronous runtime")]
+    Runtime(#[source] io::Error),
+    #[error("the output could not be written as JSON")]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Dev(#[from] crate::dev::DevError),
+    #[error("the tunnel could not be put into the background: {0}")]
+    Background(String),
+    /// Everything was told already.
+    #[error("")]
+    Told(u8),
+}
+
+/// The command line asks for something that makes no sense.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("{what}")]
+#[diagnostic(help("{help}"))]
+pub(crate) struct Usage {
+    pub(crate) what: String,
+    pub(crate) help: String,
+}
+
+impl Usage {
+    pub(crate) fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { what: what.into(), help: help.into() }
+    }
+}
+
+impl Failure {
+    /// Docker's codes: 125 teu itself failed, 126 and 127 from the program; 2: not placed.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Teu(error) => match error.refusal().map(|refusal| refusal.code) {
+                Some(RefusalCode::CommandNotFound) => 127,
+                Some(RefusalCode::CommandNotExecutable) => 126,
+                Some(RefusalCode::NoCapacity) => 2,
+                _ => 125,
+            },
+            Self::Told(code) => *code,
+            _ => 125,
+        }
+    }
+}
+
+/// Tells of a failure on stderr, and gives its exit code.
+pub(crate) fn report(failure: &Failure) -> ExitCode {
+    let code = ExitCode::from(failure.exit_code());
+    if matches!(failure, Failure::Told(_)) {
+        return code;
+    }
+    if is_broken_pipe(failure) {
+        return ExitCode::from(141);
+    }
+    let mut text = String::new();
+    let fancy = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let theme = if fancy { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
+    let rendered = handler.render_report(&mut text, failure);
+    let _ = match rendered {
+        Ok(()) => writeln!(io::stderr(), "teu: {}", text.trim_start()),
+        Err(_) => writeln!(io::stderr(), "teu: {failure}"),
+    };
+    code
+}
+
+/// A reader such as `head` has gone: the usual silent end.
+fn is_broken_pipe(failure: &Failure) -> bool {
+    matches!(failure, Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Tells of a command line that does not parse (or prints the help that was asked for).
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(125) } else { ExitCode::SUCCESS }
+}

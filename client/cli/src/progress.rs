@@ -1,0 +1,48 @@
+//! Progress of an image's way to the location: one bar, on a terminal only.
+
+use std::{
+    io::{self, IsTerminal as _},
+    sync::OnceLock,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use teu::{Progress, ProgressEvent};
+
+/// Draws a bar while bytes travel; silent if stderr is not a terminal.
+#[derive(Debug, Default)]
+pub(crate) struct Bars(OnceLock<ProgressBar>);
+
+impl Bars {
+    fn bar(&self) -> &ProgressBar {
+        self.0.get_or_init(|| {
+            let target = if io::stderr().is_terminal() {
+                ProgressDrawTarget::stderr()
+            } else {
+                ProgressDrawTarget::hidden()
+            };
+            let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
+            let style = ProgressStyle::with_template(template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> ");
+            ProgressBar::with_draw_target(None, target).with_style(style)
+        })
+    }
+}
+
+impl Progress for Bars {
+    fn on_event(&self, event: ProgressEvent) {
+        match event {
+            ProgressEvent::Exporting { image } => {
+                self.bar().set_message(format!("reading {image} from the local engine"));
+                self.bar().tick();
+            }
+            ProgressEvent::Uploading { image, total_bytes } => {
+                self.bar().set_message(format!("sending {image}"));
+                self.bar().set_length(total_bytes);
+                self.bar().set_position(0);
+            }
+            ProgressEvent::Sent { bytes } => self.bar().inc(bytes),
+            ProgressEvent::Done => self.bar().finish_and_clear(),
+        }
+    }
+}

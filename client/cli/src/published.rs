@@ -1,0 +1,204 @@
+//! Published ports: how they are written, and who holds those of background containers.
+//!
+//! `teu run -d -p` ends at once, so a `teu tunnel --hold` process of its own holds the listeners
+//! until the container ends. Each leaves a record `~/.teu/tunnels/<pid>.json`; a record whose process
+//! is gone does not count.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Stdio,
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+use teu::{Container, ContainerId, Tunnel};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    process::Command,
+};
+
+use crate::{args::Globals, failure::Failure};
+
+/// `[[IP:]LOCAL:]CONTAINER`; without LOCAL, any free port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PortSpec {
+    ip: IpAddr,
+    local: u16,
+    pub(crate) container: u16,
+}
+
+impl PortSpec {
+    /// Where to listen. On this machine only, unless told.
+    pub(crate) const fn listen_address(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.local)
+    }
+
+    /// Whether the system chooses the local port.
+    pub(crate) const fn is_any(&self) -> bool {
+        self.local == 0
+    }
+
+    fn to_argument(self) -> String {
+        format!("{}:{}", self.listen_address(), self.container)
+    }
+}
+
+impl FromStr for PortSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const EXPECTED: &str = "LOCAL:CONTAINER is expected, such as 8080:80";
+        let (before, container) = text.rsplit_once(':').map_or((None, text), |(b, c)| (Some(b), c));
+        let container: u16 = container.trim_end_matches("/tcp").parse().map_err(|_| EXPECTED)?;
+        if container == 0 {
+            return Err("port 0 of a container cannot be reached".to_owned());
+        }
+        let (ip, local) = match before {
+            None => (Ipv4Addr::LOCALHOST.into(), 0),
+            Some(before) => match before.rsplit_once(':') {
+                Some((ip, local)) => {
+                    let ip = ip.trim_start_matches('[').trim_end_matches(']');
+                    let ip = ip.parse().map_err(|_| format!("`{ip}` is not an IP address"))?;
+                    (ip, local.parse().map_err(|_| EXPECTED)?)
+                }
+                None => (Ipv4Addr::LOCALHOST.into(), before.parse().map_err(|_| EXPECTED)?),
+            },
+        };
+        Ok(Self { ip, local, container })
+    }
+}
+
+/// One published port of a background container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Published {
+    pub(crate) container: ContainerId,
+    pub(crate) local: SocketAddr,
+    pub(crate) port: u16,
+}
+
+/// A holder's record, removed when it ends.
+#[derive(Debug)]
+pub(crate) struct Record(PathBuf);
+
+impl Record {
+    /// Writes the record of this process.
+    pub(crate) fn write(
+        globals: &Globals,
+        container: ContainerId,
+        tunnels: &[(Tunnel, u16)],
+    ) -> Result<Self, Failure> {
+        let published: Vec<Published> = tunnels
+            .iter()
+            .map(|(tunnel, port)| Published { container, local: tunnel.local_addr(), port: *port })
+            .collect();
+        let directory = directory(globals);
+        let path = directory.join(format!("{}.json", std::process::id()));
+        let text = serde_json::to_vec(&published)?;
+        fs::create_dir_all(&directory).and_then(|()| fs::write(&path, text)).map_err(|source| {
+            Failure::File { what: format!("cannot write {}", path.display()), source }
+        })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The published ports of this user's background containers.
+pub(crate) fn all(globals: &Globals) -> Vec<Published> {
+    let Ok(entries) = fs::read_dir(directory(globals)) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| read(&entry.path())).flatten().collect()
+}
+
+fn read(path: &Path) -> Option<Vec<Published>> {
+    let pid = path.file_stem()?.to_str()?;
+    let alive = fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"--hold"));
+    if !alive {
+        let _ = fs::remove_file(path);
+        return None;
+    }
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+fn directory(globals: &Globals) -> PathBuf {
+    teu::config::home(globals.home.as_deref()).join("tunnels")
+}
+
+/// Starts a holder for these ports and waits until it listens.
+pub(crate) async fn hold_in_background(
+    globals: &Globals,
+    container: &Container,
+    ports: &[PortSpec],
+) -> Result<(), Failure> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let mut holder = holder(globals, container, ports)
+        .spawn()
+        .map_err(|error| Failure::Background(error.to_string()))?;
+    let Some(stdout) = holder.stdout.take() else { return Ok(()) };
+    let mut lines = BufReader::new(stdout).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line == "ready" {
+            return Ok(());
+        }
+        crate::output::note(&line);
+    }
+    let mut said = String::new();
+    if let Some(mut stderr) = holder.stderr.take() {
+        let _ = stderr.read_to_string(&mut said).await;
+    }
+    Err(Failure::Background(said.trim().to_owned()))
+}
+
+fn holder(globals: &Globals, container: &Container, ports: &[PortSpec]) -> Command {
+    let program = std::env::current_exe().unwrap_or_else(|_| "teu".into());
+    let mut command = Command::new(program);
+    command.args(["--session", &globals.session]);
+    if let Some(home) = &globals.home {
+        command.arg("--home").arg(home);
+    }
+    if let Some(location) = &globals.location {
+        command.args(["--location", location]);
+    }
+    command.args(["tunnel", "--hold", &container.id().to_string()]);
+    command.args(ports.iter().map(|port| port.to_argument()));
+    // A process group of its own: Ctrl-C at our terminal is not meant for it.
+    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_written_as_docker_users_do() {
+        let parsed = |text: &str| {
+            let port: PortSpec = text.parse().unwrap();
+            (port.listen_address().to_string(), port.container)
+        };
+        assert_eq!(parsed("8080:80"), ("127.0.0.1:8080".into(), 80));
+        assert_eq!(parsed("80"), ("127.0.0.1:0".into(), 80));
+        assert_eq!(parsed("8080:80/tcp"), ("127.0.0.1:8080".into(), 80));
+        assert_eq!(parsed("0.0.0.0:8080:80"), ("0.0.0.0:8080".into(), 80));
+        assert_eq!(parsed("[::1]:8080:80"), ("[::1]:8080".into(), 80));
+        for bad in ["", "x", "8080:", ":80", "70000:80", "8080:0", "a:1:2"] {
+            assert!(bad.parse::<PortSpec>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_port_survives_being_an_argument() {
+        for text in ["8080:80", "0.0.0.0:1:2", "[::1]:3:4"] {
+            let port: PortSpec = text.parse().unwrap();
+            assert_eq!(port.to_argument().parse(), Ok(port));
+        }
+    }
+}

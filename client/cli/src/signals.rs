@@ -1,0 +1,60 @@
+//! Ctrl-C and SIGTERM, as something that several waiters can wait for.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// Which signal came, and how many came so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Seen {
+    /// The newest signal's number.
+    pub(crate) signal: u8,
+    /// How many came.
+    pub(crate) count: u32,
+}
+
+/// Listens for SIGINT, SIGTERM and SIGHUP from now on.
+#[derive(Debug, Clone)]
+pub(crate) struct Interrupts(watch::Receiver<Seen>);
+
+impl Interrupts {
+    /// How long the program may take after the first signal.
+    pub(crate) const GRACE: Duration = Duration::from_secs(10);
+
+    pub(crate) fn listen() -> io::Result<Self> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let (sender, receiver) = watch::channel(Seen::default());
+        tokio::spawn(async move {
+            loop {
+                let number = tokio::select! {
+                    _ = interrupt.recv() => 2,
+                    _ = terminate.recv() => 15,
+                    _ = hangup.recv() => 1,
+                    () = sender.closed() => return,
+                };
+                sender.send_modify(|seen| {
+                    *seen = Seen { signal: number, count: seen.count + 1 };
+                });
+            }
+        });
+        Ok(Self(receiver))
+    }
+
+    /// Waits for the next signal; never returns if none comes.
+    pub(crate) async fn next(&mut self) -> Seen {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        *self.0.borrow_and_update()
+    }
+
+    /// Waits for any signal.
+    pub(crate) async fn first(mut self) {
+        self.next().await;
+    }
+}

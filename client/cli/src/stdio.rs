@@ -1,0 +1,144 @@
+//! A process at the caller's standard input and output, until it ends.
+//!
+//! Output is written in the order in which it came; the exit code comes after the last byte.
+//! Writing blocks on purpose: a slow reader of ours slows the process, as a pipe would.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    process::ExitCode,
+    thread,
+};
+
+use teu::{Channel, OutputChunk, Process, TermSize, Termination};
+use tokio::{
+    io::AsyncWriteExt as _,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    failure::Failure,
+    output,
+    signals::{Interrupts, Seen},
+    terminal::{self, RawMode},
+};
+
+/// Blocks of input that wait for the process: few, so that it feels our slowness.
+const INPUT_BLOCKS: usize = 4;
+
+/// Connects the caller's terminal or pipes with `process`; its exit code becomes ours.
+pub(crate) async fn converse(
+    mut process: Process,
+    interactive: bool,
+    tty: bool,
+    mut interrupts: Interrupts,
+) -> Result<ExitCode, Failure> {
+    let raw = if tty && interactive { RawMode::enter()? } else { None };
+    let input = interactive.then(|| forward_input(&mut process));
+    let mut resized = signal(SignalKind::window_change()).map_err(Failure::Terminal)?;
+    let mut size = terminal::size();
+    if tty {
+        // The window may have changed while the container was made.
+        let _ = process.resize(size).await;
+    }
+    let outcome = loop {
+        tokio::select! {
+            chunk = process.next_output() => match chunk {
+                Some(chunk) => write(&chunk?)?,
+                None => break process.wait().await,
+            },
+            () = window_changed(&mut resized, tty) => {
+                resize(&process, &mut size).await;
+            }
+            seen = interrupts.next() => end(&process, seen),
+        }
+    };
+    drop(raw);
+    if let Some(input) = input {
+        input.abort();
+    }
+    let termination = outcome?;
+    explain(&termination);
+    Ok(ExitCode::from(termination.status.shell_code()))
+}
+
+/// Writes to our own stdout or stderr.
+pub(crate) fn write(chunk: &OutputChunk) -> Result<(), Failure> {
+    let written = match chunk.channel {
+        Channel::Stderr => io::stderr().write_all(&chunk.bytes),
+        _ => {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(&chunk.bytes).and_then(|()| stdout.flush())
+        }
+    };
+    written.map_err(Failure::Output)
+}
+
+async fn window_changed(resized: &mut Signal, tty: bool) {
+    if !tty || resized.recv().await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn resize(process: &Process, size: &mut TermSize) {
+    let now = terminal::size();
+    if now != *size {
+        *size = now;
+        let _ = process.resize(now).await;
+    }
+}
+
+/// The first signal is passed on, and the process killed if it has not ended after the grace; the
+/// second kills at once. A first process ignores signals that it does not handle, so passing on alone
+/// would leave people stuck.
+fn end(process: &Process, seen: Seen) {
+    let signals = process.signals();
+    tokio::spawn(async move {
+        if seen.count == 1 {
+            let _ = signals.send(seen.signal).await;
+            tokio::time::sleep(Interrupts::GRACE).await;
+        }
+        let _ = signals.send(9).await;
+    });
+}
+
+/// Says why, where the exit code alone would puzzle.
+fn explain(termination: &Termination) {
+    match termination.cause {
+        teu::Cause::OutOfMemory => {
+            output::note("teu: the program was killed: it went over its memory limit (--memory)");
+        }
+        teu::Cause::NodeLost => output::note("teu: the node lost the container"),
+        teu::Cause::SessionEnded => output::note("teu: the session was ended"),
+        teu::Cause::Exited | teu::Cause::Stopped => {}
+    }
+}
+
+/// Reads our standard input on a thread of its own (a blocked read cannot be cancelled) and sends
+/// it on; its end is the process's end of input.
+fn forward_input(process: &mut Process) -> tokio::task::JoinHandle<()> {
+    let (blocks, mut read) = mpsc::channel::<Vec<u8>>(INPUT_BLOCKS);
+    thread::spawn(move || {
+        let mut buffer = vec![0; 32 * 1024];
+        loop {
+            match io::stdin().lock().read(&mut buffer) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => {
+                    if blocks.blocking_send(buffer[..count].to_vec()).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    let stdin = process.stdin();
+    tokio::spawn(async move {
+        let Some(mut stdin) = stdin else { return };
+        while let Some(block) = read.recv().await {
+            if stdin.write_all(&block).await.is_err() {
+                return;
+            }
+        }
+        let _ = stdin.shutdown().await;
+    })
+}

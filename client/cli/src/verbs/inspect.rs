@@ -1,0 +1,30 @@
+//! `teu inspect`: all about containers, as JSON.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::{args::Globals, failure::Failure, output};
+
+/// Arguments of `teu inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Accepted for symmetry: the output is always JSON
+    #[arg(long, value_parser = ["json"], default_value = "json", hide = true)]
+    format: String,
+    /// Names or ids
+    #[arg(required = true)]
+    containers: Vec<String>,
+}
+
+/// Runs `teu inspect`.
+pub(crate) async fn run(globals: &Globals, args: InspectArgs) -> Result<ExitCode, Failure> {
+    let location = super::connect(globals, "inspect").await?;
+    let mut details = Vec::new();
+    for name in &args.containers {
+        details.push(location.find(name).await?.detail().await?);
+    }
+    location.close().await;
+    output::json(&details)?;
+    Ok(ExitCode::SUCCESS)
+}

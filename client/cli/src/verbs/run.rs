@@ -1,0 +1,239 @@
+//! `teu run`: a program in a new container.
+
+use std::{process::ExitCode, sync::Arc};
+
+use clap::Args;
+use teu::{Container, Lifetime, Location, SpawnBuilder};
+
+use crate::{
+    args::Globals,
+    failure::{Failure, Usage},
+    output, progress, published,
+    published::PortSpec,
+    stdio, terminal,
+};
+
+mod parse;
+
+pub(crate) use parse::EnvSpec;
+use parse::{FileSpec, bytes, cpus};
+
+/// Arguments of `teu run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without -d the container lives as long as this command, and its exit code becomes this command's.
+With -d it lives until `teu rm` (or, with --rm, until its program ends).
+IMAGE is a name, an id, or `.` for the newest image of the local Docker or Podman engine.")]
+pub(crate) struct RunArgs {
+    /// Keep standard input open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the program a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    detach: bool,
+    /// Remove the container when its program ends
+    #[arg(long)]
+    rm: bool,
+    /// Set an environment variable; without `=VALUE`: pass this one on
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<EnvSpec>,
+    /// Make a port of the container reachable on localhost
+    #[arg(short = 'p', long = "publish", value_name = "[[IP:]LOCAL:]CONTAINER")]
+    publish: Vec<PortSpec>,
+    /// Write a local file into the container before it starts
+    #[arg(long, value_name = "SRC:DEST")]
+    file: Vec<FileSpec>,
+    /// The same, but kept in memory only and never shown
+    #[arg(long, value_name = "SRC:DEST")]
+    secret: Vec<FileSpec>,
+    /// A name for the container
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// A label, for programs that list containers
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// The directory that the program starts in
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// The user (and group) that the program runs as
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// The host name inside
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Replace the image's entrypoint (an empty one removes it)
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// The most memory, such as 64m or 2g
+    #[arg(short, long, value_name = "BYTES", value_parser = bytes)]
+    memory: Option<u64>,
+    /// The most CPU, in cores, such as 0.5
+    #[arg(long, value_name = "CORES", value_parser = cpus)]
+    cpus: Option<f64>,
+    /// The most processes and threads
+    #[arg(long, value_name = "COUNT")]
+    pids: Option<u32>,
+    /// Make it ready but do not start it; `teu wake` does
+    #[arg(long)]
+    sleep: bool,
+    /// The node to run on (name or id); default: the location chooses
+    #[arg(long, value_name = "NODE")]
+    node: Option<String>,
+    /// The image
+    image: String,
+    /// The program and its arguments, instead of the image's
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Runs `teu run`.
+pub(crate) async fn run(globals: &Globals, args: RunArgs) -> Result<ExitCode, Failure> {
+    if args.detach && args.interactive && args.tty {
+        return Err(Usage::new(
+            "-d cannot be combined with -it: nobody would sit at the terminal",
+            "leave one of them out; `teu exec -it NAME sh` gives a terminal later",
+        )
+        .into());
+    }
+    if args.tty && args.interactive {
+        terminal::require_input()?;
+    }
+    let location = super::connect(globals, "run").await?;
+    let spawn = describe(&location, &args)?;
+    let stopper = crate::signals::Interrupts::listen().map_err(Failure::Terminal)?;
+    let container = tokio::select! {
+        container = spawn.start() => container?,
+        () = stopper.clone().first() => {
+            location.close().await;
+            return Ok(ExitCode::from(130));
+        }
+    };
+    if args.detach || args.sleep {
+        detached(globals, &location, &container, &args.publish).await
+    } else {
+        let code = attached(&container, &args, stopper).await;
+        // Goodbye: the container and all that it held are gone before the shell prompts again.
+        let _ = container.destroy().await;
+        location.close().await;
+        code
+    }
+}
+
+fn describe(location: &Location, args: &RunArgs) -> Result<SpawnBuilder, Failure> {
+    let mut spawn = location.spawn(&args.image).progress(Arc::new(progress::Bars::default()));
+    if !args.command.is_empty() {
+        spawn = spawn.command(&args.command);
+    }
+    if let Some(entrypoint) = &args.entrypoint {
+        let parts = Some(entrypoint).filter(|text| !text.is_empty());
+        spawn = spawn.entrypoint(parts);
+    }
+    for variable in &args.env {
+        if let Some((name, value)) = variable.resolve() {
+            spawn = spawn.env(name, value);
+        }
+    }
+    for file in &args.file {
+        spawn = spawn.file(file.read()?);
+    }
+    for file in &args.secret {
+        spawn = spawn.file(file.read()?.secret());
+    }
+    if let Some(name) = &args.name {
+        spawn = spawn.tag(name)?;
+    }
+    for label in &args.label {
+        let (key, value) = label.split_once('=').unwrap_or((label, ""));
+        spawn = spawn.label(key, value);
+    }
+    if let Some(workdir) = &args.workdir {
+        spawn = spawn.workdir(workdir);
+    }
+    if let Some(user) = &args.user {
+        spawn = spawn.user(user);
+    }
+    if let Some(hostname) = &args.hostname {
+        spawn = spawn.hostname(hostname);
+    }
+    if let Some(memory) = args.memory {
+        spawn = spawn.memory(memory);
+    }
+    if let Some(cpus) = args.cpus {
+        spawn = spawn.cpus(cpus);
+    }
+    if let Some(pids) = args.pids {
+        spawn = spawn.pids(pids);
+    }
+    if args.tty {
+        spawn = spawn.tty(terminal::size());
+    }
+    if args.interactive {
+        spawn = spawn.stdin(true);
+    }
+    if args.sleep {
+        spawn = spawn.asleep();
+    }
+    if let Some(node) = &args.node {
+        spawn = spawn.node(find_node(location, node)?);
+    }
+    let lifetime = match (args.detach || args.sleep, args.rm) {
+        (true, false) => Lifetime::Session,
+        (true, true) => Lifetime::FirstProcess,
+        (false, _) => Lifetime::Attachment,
+    };
+    Ok(spawn.lifetime(lifetime))
+}
+
+fn find_node(location: &Location, wanted: &str) -> Result<teu::NodeId, Failure> {
+    let nodes = location.nodes();
+    let found = nodes
+        .iter()
+        .find(|node| node.name == wanted || node.id.to_string().starts_with(wanted));
+    found.map(|node| node.id).ok_or_else(|| {
+        let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+        Usage::new(
+            format!("the location has no node `{wanted}`"),
+            format!("its nodes are: {}", names.join(", ")),
+        )
+        .into()
+    })
+}
+
+/// `-d`: prints the id; background processes hold the published ports.
+async fn detached(
+    globals: &Globals,
+    location: &Location,
+    container: &Container,
+    ports: &[PortSpec],
+) -> Result<ExitCode, Failure> {
+    if let Err(failure) = published::hold_in_background(globals, container, ports).await {
+        // A container whose port could not be published is not what was asked for.
+        let _ = container.destroy().await;
+        location.close().await;
+        return Err(failure);
+    }
+    output::line(&container.id().to_string())?;
+    location.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// In the foreground: the terminal or the pipes are the program's until it ends.
+async fn attached(
+    container: &Container,
+    args: &RunArgs,
+    stopper: crate::signals::Interrupts,
+) -> Result<ExitCode, Failure> {
+    let mut tunnels = Vec::new();
+    for port in &args.publish {
+        let tunnel = container.tunnel_at(port.listen_address(), port.container).await?;
+        if port.is_any() {
+            output::note(&format!("{} → port {}", tunnel.local_addr(), port.container));
+        }
+        tunnels.push(tunnel);
+    }
+    let process = container.attach().await?;
+    stdio::converse(process, args.interactive, args.tty, stopper).await
+}

@@ -1,0 +1,139 @@
+//! How `teu run`'s values are written: sizes, variables, files.
+
+use std::{fmt::Write as _, fs, path::PathBuf, str::FromStr};
+
+use teu::PreBoot;
+
+use crate::failure::Failure;
+
+/// `NAME=VALUE`, or `NAME` to pass on the caller's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EnvSpec {
+    name: String,
+    value: Option<String>,
+}
+
+impl FromStr for EnvSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        if name.is_empty() || name.contains('\0') {
+            return Err("NAME or NAME=VALUE is expected".to_owned());
+        }
+        Ok(Self { name: name.to_owned(), value })
+    }
+}
+
+impl EnvSpec {
+    /// Name and value; nothing if it was to be passed on and is not set here.
+    pub(crate) fn resolve(&self) -> Option<(String, String)> {
+        let value = self.value.clone().or_else(|| std::env::var(&self.name).ok())?;
+        Some((self.name.clone(), value))
+    }
+}
+
+/// `SRC:DEST`: a local file and its place in the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileSpec {
+    source: PathBuf,
+    destination: String,
+}
+
+impl FromStr for FileSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (source, destination) = text
+            .rsplit_once(':')
+            .filter(|(source, destination)| !source.is_empty() && destination.starts_with('/'))
+            .ok_or("SRC:DEST is expected, DEST an absolute path in the container")?;
+        Ok(Self { source: source.into(), destination: destination.to_owned() })
+    }
+}
+
+impl FileSpec {
+    /// Reads the local file; its permission bits travel with it.
+    pub(crate) fn read(&self) -> Result<PreBoot, Failure> {
+        use std::os::unix::fs::MetadataExt as _;
+        let failed = |source| Failure::File {
+            what: format!("cannot read {} (--file)", self.source.display()),
+            source,
+        };
+        let content = fs::read(&self.source).map_err(failed)?;
+        let mode = fs::metadata(&self.source).map_err(failed)?.mode() & 0o777;
+        Ok(PreBoot::bytes(&self.destination, content).mode(mode))
+    }
+}
+
+/// `64m`, `2g`, `1048576`: bytes, in powers of 1024.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches("ib").trim_end_matches('b');
+    let (number, shift) = match digits.chars().last() {
+        Some('k') => (&digits[..digits.len() - 1], 10),
+        Some('m') => (&digits[..digits.len() - 1], 20),
+        Some('g') => (&digits[..digits.len() - 1], 30),
+        Some('t') => (&digits[..digits.len() - 1], 40),
+        _ => (digits, 0),
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|count| count.checked_mul(1 << shift))
+        .ok_or_else(|| "a number of bytes is expected, such as 64m or 2g".to_owned())
+}
+
+/// `0.5`: cores.
+pub(crate) fn cpus(text: &str) -> Result<f64, String> {
+    let cores: f64 = text.parse().map_err(|_| "a number of cores is expected, such as 0.5")?;
+    if cores >= 0.01 && cores <= 4096.0 {
+        Ok(cores)
+    } else {
+        let mut message = String::new();
+        let _ = write!(message, "{cores} cores cannot be given: 0.01 to 4096 can");
+        Err(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, count) in [
+            ("1", 1),
+            ("64m", 64 << 20),
+            ("2G", 2 << 30),
+            ("2GiB", 2 << 30),
+            ("10kb", 10 << 10),
+        ] {
+            assert_eq!(bytes(text), Ok(count), "{text}");
+        }
+        for text in ["", "m", "-1", "1x", "99999999999t"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cores() {
+        assert_eq!(cpus("0.5"), Ok(0.5));
+        for text in ["0", "NaN", "-1", "x", "inf"] {
+            assert!(cpus(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn variables_and_files() {
+        assert_eq!("A=b=c".parse::<EnvSpec>().unwrap().resolve(), Some(("A".into(), "b=c".into())));
+        assert_eq!("A=".parse::<EnvSpec>().unwrap().resolve(), Some(("A".into(), String::new())));
+        assert!("=x".parse::<EnvSpec>().is_err());
+        let file: FileSpec = "a:b:/c".parse().unwrap();
+        assert_eq!((file.source, file.destination), ("a:b".into(), "/c".into()));
+        assert!("a:b".parse::<FileSpec>().is_err());
+    }
+}

@@ -1,0 +1,52 @@
+//! `teu tunnel`: a container's port on localhost, for as long as the command runs.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::{
+    args::Globals, failure::Failure, output, published, published::PortSpec, signals::Interrupts,
+};
+
+/// Arguments of `teu tunnel`.
+#[derive(Debug, Args)]
+#[command(after_help = "The tunnel survives reconnects; it ends with the container or on Ctrl-C.")]
+pub(crate) struct TunnelArgs {
+    /// Used by `teu run -d -p`: record the tunnel, and end when the container does
+    #[arg(long, hide = true)]
+    hold: bool,
+    /// The container's name or id
+    container: String,
+    /// Ports
+    #[arg(required = true, value_name = "[[IP:]LOCAL:]CONTAINER")]
+    ports: Vec<PortSpec>,
+}
+
+/// Runs `teu tunnel`.
+pub(crate) async fn run(globals: &Globals, args: TunnelArgs) -> Result<ExitCode, Failure> {
+    let location = super::connect(globals, "tunnel").await?;
+    let container = location.find(&args.container).await?;
+    let interrupts = Interrupts::listen().map_err(Failure::Terminal)?;
+    let mut tunnels = Vec::new();
+    for port in &args.ports {
+        let tunnel = container.tunnel_at(port.listen_address(), port.container).await?;
+        output::line(&format!("{} -> {}", tunnel.local_addr(), port.container))?;
+        tunnels.push((tunnel, port.container));
+    }
+    let record = if args.hold {
+        Some(published::Record::write(globals, container.id(), &tunnels)?)
+    } else {
+        None
+    };
+    if args.hold {
+        // Tells the `teu run` that waits for us.
+        output::line("ready")?;
+    }
+    tokio::select! {
+        _ = container.wait_exit() => {}
+        () = interrupts.first() => {}
+    }
+    drop(record);
+    location.close().await;
+    Ok(ExitCode::SUCCESS)
+}
