@@ -20,6 +20,9 @@ mod encode;
 mod error;
 mod greeting;
 
+#[cfg(test)]
+mod tests;
+
 pub use command::{MAX_COMMAND_BYTES, MAX_PING_CONTEXT_BYTES, SocketRole};
 pub use decode::{Decoder, Event, Limits};
 pub use encode::{encode_chunks, encode_message, frame_header};

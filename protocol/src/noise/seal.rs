@@ -111,6 +111,23 @@ impl Sealer {
     }
 }
 
+#[cfg(test)]
+impl Sealer {
+    /// A message of one-byte parts with these trailers, sound or not.
+    pub(super) fn seal_trailers_for_test(&mut self, trailers: &[u8]) -> Vec<Bytes> {
+        let header = Header::new(self.next_kind, self.cipher.suite()).encode();
+        let mut parts = vec![Bytes::copy_from_slice(&header)];
+        let seal = |trailer: &u8| self.seal_part(b"x", *trailer).unwrap_or_default();
+        parts.extend(trailers.iter().map(seal));
+        parts
+    }
+
+    /// How many messages the key in use has sealed.
+    pub(super) const fn messages_with_key_for_test(&self) -> u64 {
+        self.messages_with_key
+    }
+}
+
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sealer")

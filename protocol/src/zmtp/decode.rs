@@ -107,10 +107,10 @@ impl Decoder {
         wanted.saturating_sub(buffered)
     }
 
-    /// Whether the peer has sent the first parts of a message and not yet its last.
+    /// Bytes that this decoder holds: the parts of a message whose last part has not arrived.
     #[must_use]
-    pub const fn inside_message(&self) -> bool {
-        !self.parts.is_empty()
+    pub const fn bytes_held(&self) -> usize {
+        self.parts_bytes
     }
 
     /// Takes the next event out of `received`; `None` if more bytes are needed. Bodies are split off
@@ -123,6 +123,7 @@ impl Decoder {
         if outcome.is_err() {
             self.state = State::Failed;
             self.parts = Vec::new();
+            self.parts_bytes = 0;
         }
         outcome
     }
@@ -178,7 +179,7 @@ impl Decoder {
     fn admit(&self, ready: bool, flags: u8, claimed: u64) -> Result<usize, ZmtpError> {
         let length = usize::try_from(claimed).unwrap_or(usize::MAX);
         if flags & FLAG_COMMAND != 0 {
-            if self.inside_message() {
+            if !self.parts.is_empty() {
                 return Err(ZmtpError::CommandInsideMessage);
             }
             if length > MAX_COMMAND_BYTES {
