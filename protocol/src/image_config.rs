@@ -83,6 +83,11 @@ impl ImageConfig {
         if json.len() > MAX_CONFIG_BYTES {
             return Err(ImageConfigError::TooLarge { bytes: json.len() });
         }
+        // Serde would take an array for a struct.
+        if !json.trim_ascii_start().starts_with(b"{") {
+            let not_an_object = serde::de::Error::custom("a JSON object is expected");
+            return Err(ImageConfigError::Malformed(not_an_object));
+        }
         let raw: RawImage = serde_json::from_slice(json).map_err(ImageConfigError::Malformed)?;
         let layers = raw.rootfs.diff_ids.len();
         if layers > MAX_LAYERS {

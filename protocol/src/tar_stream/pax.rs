@@ -99,7 +99,7 @@ mod tests {
         let block = b"16 path=dir/name\n".to_vec();
         assert_eq!(Records::parse(&block), None, "wrong length");
         let block = b"17 path=dir/name\n12 size=100\n22 mtime=1700000000.5\n\
-                      32 SCHILY.xattr.user.k=a=b\nc\0dxy\n11 foo=bar\n";
+                      33 SCHILY.xattr.user.k=a=b\nc\0dxy\n11 foo=bar\n";
         let records = Records::parse(block).unwrap();
         assert_eq!(records.path.as_deref(), Some(&b"dir/name"[..]));
         assert_eq!(records.size, Some(100));

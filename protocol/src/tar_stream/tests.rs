@@ -219,7 +219,7 @@ proptest! {
     #[test]
     fn arbitrary_fields_with_a_right_checksum_never_panic(
         fields in proptest::collection::vec((0_usize..512, any::<u8>()), 0..60),
-        kind in prop::sample::select(b"\0001234567xgLKSV".to_vec()),
+        kind in prop::sample::select(b"\x0001234567xgLKSV".to_vec()),
     ) {
         let mut block = *header(tar::EntryType::Regular, 3).as_bytes();
         for (at, byte) in fields {
