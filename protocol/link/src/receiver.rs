@@ -1,0 +1,124 @@
+//! The receiving half of a link. It also keeps the heartbeat, so it must be read all the time.
+
+use std::{fmt, marker::PhantomData, sync::Arc};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use teu_protocol::{
+    heartbeat::{Heartbeat, LinkMessage},
+    limits::LINK_LOST_AFTER,
+    noise::{Opened, Opener},
+};
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    LinkError, LinkSender,
+    pulse::{Due, Pulse},
+    sender::Shared,
+    socket::{Disconnected, SocketReceiver},
+};
+
+/// Receives messages. Dropping it ends the link.
+pub struct LinkReceiver<Out, In> {
+    socket: SocketReceiver,
+    opener: Opener,
+    heartbeats: LinkSender<Out>,
+    shared: Arc<Shared>,
+    epoch: Instant,
+    pulse: Pulse,
+    pings: u64,
+    message: PhantomData<fn() -> In>,
+}
+
+impl<Out, In> LinkReceiver<Out, In>
+where
+    Out: Serialize + LinkMessage,
+    In: DeserializeOwned + LinkMessage,
+{
+    pub(crate) fn new(
+        socket: SocketReceiver,
+        opener: Opener,
+        heartbeats: LinkSender<Out>,
+        epoch: Instant,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let pulse = Pulse::new(epoch.elapsed());
+        Self {
+            socket,
+            opener,
+            heartbeats,
+            shared,
+            epoch,
+            pulse,
+            pings: 0,
+            message: PhantomData,
+        }
+    }
+
+    /// The next message and its bulk bytes. Heartbeats are answered and kept from the caller. The
+    /// link counts as lost only while somebody waits here, so wait here always.
+    ///
+    /// Cancel-safe: nothing is lost if it is dropped before it ends.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the link has ended, and its senders fail from now on.
+    pub async fn recv(&mut self) -> Result<(In, Vec<Bytes>), LinkError> {
+        let outcome = self.next_message().await;
+        if outcome.is_err() {
+            self.shared.close();
+        }
+        outcome
+    }
+
+    async fn next_message(&mut self) -> Result<(In, Vec<Bytes>), LinkError> {
+        loop {
+            let wake = match self.pulse.check(self.epoch.elapsed()) {
+                Due::Nothing { until } => self.epoch + until,
+                Due::Ping => {
+                    self.pings += 1;
+                    self.heartbeats.send_heartbeat(&Out::ping(self.pings))?;
+                    continue;
+                }
+                Due::Lost => return Err(LinkError::Silent(LINK_LOST_AFTER)),
+            };
+            let parts = tokio::select! {
+                biased;
+                parts = self.socket.recv() => parts.map_err(|Disconnected| LinkError::Closed)?,
+                () = sleep_until(wake) => continue,
+            };
+            self.pulse.heard(self.epoch.elapsed());
+            let (message, bulk) = self.open(parts)?;
+            match message.heartbeat() {
+                Some(Heartbeat::Ping(nonce)) => {
+                    self.heartbeats.send_heartbeat(&Out::pong(nonce))?;
+                }
+                Some(Heartbeat::Pong(_)) => {}
+                None => return Ok((message, bulk)),
+            }
+        }
+    }
+
+    pub(crate) fn open(&mut self, parts: Vec<Bytes>) -> Result<(In, Vec<Bytes>), LinkError> {
+        let Opened { control, bulk } = self.opener.open(parts)?;
+        let message = rmp_serde::from_slice(&control).map_err(LinkError::Decode)?;
+        Ok((message, bulk))
+    }
+
+    pub(crate) const fn socket(&mut self) -> &mut SocketReceiver {
+        &mut self.socket
+    }
+}
+
+impl<Out, In> Drop for LinkReceiver<Out, In> {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl<Out, In> fmt::Debug for LinkReceiver<Out, In> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkReceiver")
+            .field("pulse", &self.pulse)
+            .finish_non_exhaustive()
+    }
+}
