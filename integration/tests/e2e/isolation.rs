@@ -1,0 +1,132 @@
+//! Default deny: nothing reaches a container unless it is allowed; sessions do not meet.
+
+use std::{net::SocketAddr, time::Duration};
+
+use teu::{Container, Location, RefusalCode};
+use teu_integration::world::World;
+
+use crate::{Shared, wait};
+
+pub(crate) const TRIALS: &[Shared] = &[
+    ("isolation::containers_reach_each_other_only_if_allowed", default_deny),
+    ("isolation::the_host_does_not_reach_a_container", host_denied),
+    ("isolation::a_container_does_not_reach_the_host", host_hidden),
+    ("isolation::another_sessions_container_does_not_exist", sessions),
+    ("isolation::root_inside_is_nobody_outside", user_namespace),
+    ("isolation::the_kernel_is_kept_at_a_distance", confinement),
+];
+
+async fn server(location: &Location) -> Container {
+    let command = ["httpd", "-f", "-p", "80", "-h", "/var/www"];
+    let container = location.spawn("busybox").command(command).start().await.expect("spawned");
+    container.wait_tcp(80, Duration::from_secs(20)).await.expect("it listens");
+    container
+}
+
+async fn idle(location: &Location) -> Container {
+    location.spawn("busybox").command(["sleep", "1000"]).start().await.expect("spawned")
+}
+
+async fn reaches(from: &Container, to: &Container) -> bool {
+    let ip = to.ip().expect("an address");
+    let url = format!("http://{ip}/");
+    let output = from.run(["wget", "-q", "-T", "2", "-O", "-", &url]).output().await.expect("ran");
+    output.termination.status.is_success()
+}
+
+fn default_deny(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let (a, b) = (idle(&location).await, server(&location).await);
+        assert!(!reaches(&a, &b).await, "denied unless allowed");
+        b.allow_connection_from(&a).await.expect("allowed");
+        assert!(reaches(&a, &b).await, "allowed");
+        let c = idle(&location).await;
+        assert!(!reaches(&c, &b).await, "only A was allowed");
+        b.disallow(&a).await.expect("disallowed");
+        assert!(!reaches(&a, &b).await, "denied again");
+        location.close().await;
+    });
+}
+
+fn host_denied(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let b = server(&location).await;
+        let address = SocketAddr::new(b.ip().expect("an address").into(), 80);
+        let connected =
+            tokio::time::timeout(Duration::from_secs(2), tokio::net::TcpStream::connect(address));
+        assert!(!matches!(connected.await, Ok(Ok(_))), "the host reached {address}");
+        location.close().await;
+    });
+}
+
+fn host_hidden(world: &World) {
+    wait(async {
+        let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a listener");
+        let port = listener.local_addr().expect("its address").port().to_string();
+        let location = world.connect().await.expect("connected");
+        let a = idle(&location).await;
+        let script = format!(
+            "for ip in $(ip route | sed -n 's/default via \\([0-9.]*\\).*/\\1/p'); do \
+             nc -w 2 $ip {port} </dev/null && echo reached; done; echo tried"
+        );
+        let output = a.run(["sh", "-c", &script]).output().await.expect("ran");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "tried\n");
+        location.close().await;
+    });
+}
+
+fn sessions(world: &World) {
+    wait(async {
+        let one = world.connect().await.expect("connected");
+        let other = world.connect().await.expect("connected");
+        let container = idle(&one).await;
+        let theirs = other.find(&container.id().to_string()).await.expect_err("not theirs");
+        let nobodys = other.find(&"0".repeat(32)).await.expect_err("nobody's");
+        let code = |error: &teu::Error| error.refusal().map(|refusal| refusal.code);
+        assert_eq!(code(&theirs), Some(RefusalCode::NotFound));
+        let text = |error: &teu::Error, id: &str| error.to_string().replace(id, "ID");
+        assert_eq!(
+            text(&theirs, &container.id().to_string()),
+            text(&nobodys, &"0".repeat(32)),
+            "the same answer as for nobody's"
+        );
+        one.close().await;
+        other.close().await;
+    });
+}
+
+fn user_namespace(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let a = idle(&location).await;
+        let output = a.run(["cat", "/proc/self/uid_map"]).output().await.expect("ran");
+        let map = String::from_utf8_lossy(&output.stdout).into_owned();
+        let fields: Vec<u64> = map.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        assert_eq!(fields.len(), 3, "{map}");
+        assert_eq!(fields[0], 0);
+        assert!(fields[1] >= 100_000, "root inside is {} outside", fields[1]);
+        assert_eq!(fields[2], 65_536);
+        location.close().await;
+    });
+}
+
+fn confinement(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let a = idle(&location).await;
+        let script = "grep -E '^(Seccomp|NoNewPrivs|CapEff):' /proc/self/status; \
+                      mount -t tmpfs none /mnt 2>&1; cat /proc/kcore 2>&1 | head -c 1 | wc -c; \
+                      dmesg 2>&1; mknod /tmp/x c 1 3 2>&1; echo done";
+        let output = a.run(["sh", "-c", script]).output().await.expect("ran");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("NoNewPrivs:\t1"), "{text}");
+        assert!(text.contains("Seccomp:\t2"), "{text}");
+        assert!(!text.contains("CapEff:\t000001ff"), "{text}");
+        assert!(text.contains("done"), "{text}");
+        let mounts = a.run(["sh", "-c", "mkdir -p /mnt; mount -t tmpfs none /mnt"]).output().await;
+        assert!(!mounts.expect("ran").termination.status.is_success(), "mount is refused");
+        location.close().await;
+    });
+}

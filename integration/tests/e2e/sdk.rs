@@ -1,0 +1,126 @@
+//! The library, as a program uses it.
+
+use std::time::{Duration, Instant};
+
+use teu_integration::world::World;
+
+use crate::{Shared, wait};
+
+pub(crate) const TRIALS: &[Shared] = &[
+    ("sdk::the_offer_is_live", offer),
+    ("sdk::many_are_spawned_at_once", many),
+    ("sdk::ready_is_not_the_same_as_started", readiness),
+    ("sdk::wait_exit_tells_how_it_ended", exits),
+    ("sdk::a_chosen_node_is_used_and_an_unknown_one_refused", placement),
+    ("sdk::goodbye_destroys_what_the_session_owns", goodbye),
+];
+
+fn offer(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let mut offer = location.offer();
+        let before = offer.borrow_and_update().nodes[0].usage.containers;
+        let container =
+            location.spawn("busybox").command(["sleep", "1000"]).start().await.expect("spawned");
+        let more = offer.wait_for(|offer| offer.nodes[0].usage.containers > before);
+        tokio::time::timeout(Duration::from_secs(10), more).await.expect("in time").expect("live");
+        container.destroy().await.expect("destroyed");
+        location.close().await;
+    });
+}
+
+fn many(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let spawns: Vec<_> =
+            (0..30).map(|_| location.spawn("busybox").command(["sleep", "1000"])).collect();
+        let mut addresses: Vec<_> = location
+            .spawn_many(spawns)
+            .await
+            .into_iter()
+            .map(|container| container.expect("spawned").ip().expect("an address"))
+            .collect();
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 30, "addresses are unique");
+        location.close().await;
+    });
+}
+
+fn readiness(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let script = "sleep 1; exec httpd -f -p 80 -h /var/www";
+        let container =
+            location.spawn("busybox").command(["sh", "-c", script]).start().await.expect("spawned");
+        let patience = Duration::from_secs(20);
+        let started = Instant::now();
+        container.wait_http_200(80, "/", patience).await.expect("it answers");
+        assert!(started.elapsed() > Duration::from_millis(500), "it was not ready at once");
+        let never = container.wait_tcp(81, Duration::from_millis(300)).await;
+        assert!(never.is_err(), "nothing listens there");
+        location.close().await;
+    });
+}
+
+fn exits(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let spawn = |script: &str| location.spawn("busybox").command(["sh", "-c", script]).start();
+        let seven = spawn("exit 7").await.expect("spawned");
+        let termination = seven.wait_exit().await.expect("ended");
+        assert_eq!(termination.status, teu::ExitStatus::Code(7));
+        assert_eq!(termination.cause, teu::Cause::Exited);
+        let killed = spawn("sleep 1000").await.expect("spawned");
+        killed.signal(9).await.expect("sent");
+        let termination = killed.wait_exit().await.expect("ended");
+        assert_eq!(termination.status, teu::ExitStatus::Signal(9));
+        let hungry = location
+            .spawn("busybox")
+            .command(["sh", "-c", "head -c 200000000 /dev/zero | tail -c 100000000"])
+            .entrypoint(["sh", "-c", "exec tail -c 100000000 /dev/zero"])
+            .memory(16 << 20)
+            .start()
+            .await
+            .expect("spawned");
+        let termination = hungry.wait_exit().await.expect("ended");
+        assert_eq!(termination.cause, teu::Cause::OutOfMemory, "{termination:?}");
+        location.close().await;
+    });
+}
+
+fn placement(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let node = location.ranked_nodes()[0].id;
+        let container = location
+            .spawn("busybox")
+            .command(["sleep", "1000"])
+            .node(node)
+            .start()
+            .await
+            .expect("spawned");
+        assert_eq!(container.info().node, node);
+        let nowhere = teu::NodeId::from_bytes([9; 16]);
+        let refused = location.spawn("busybox").node(nowhere).start().await;
+        assert!(refused.is_err());
+        location.close().await;
+    });
+}
+
+fn goodbye(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let container =
+            location.spawn("busybox").command(["sleep", "1000"]).start().await.expect("spawned");
+        let directory = world.data().join("node/containers").join(container.id().to_string());
+        assert!(directory.exists(), "{}", directory.display());
+        location.close().await;
+        let gone = async {
+            while directory.exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), gone).await.expect("gone within 5 s");
+    });
+}
