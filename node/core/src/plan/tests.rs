@@ -1,0 +1,155 @@
+//! Tables for [`super`].
+
+use std::collections::BTreeMap;
+
+use teu_protocol::{
+    ids::{Digest, PublicKey, SessionId},
+    message::{Compression, ImageManifest, Lifetime, SpawnSpec},
+};
+
+use super::*;
+
+fn spawn(config: &str) -> NodeSpawn {
+    let config = config.as_bytes().to_vec();
+    let layer = Digest::of(b"layer");
+    NodeSpawn {
+        container: ContainerId::from_bytes([7; 16]),
+        session: SessionId::from_bytes([1; 16]),
+        attachment: AttachmentId::from_bytes([2; 16]),
+        account: PublicKey::from_bytes([3; 32]),
+        created_ms: 5,
+        spec: SpawnSpec {
+            image: Digest::of(&config),
+            node: None,
+            tag: None,
+            labels: BTreeMap::new(),
+            process: ProcessSpec::default(),
+            entrypoint: None,
+            files: Vec::new(),
+            limits: ResourceLimits::default(),
+            asleep: false,
+            lifetime: Lifetime::Session,
+            hostname: None,
+            image_name: "busybox".into(),
+        },
+        image: ImageManifest {
+            id: Digest::of(&config),
+            config,
+            layers: vec![LayerRef {
+                digest: layer,
+                diff_id: layer,
+                size: 1,
+                compression: Compression::None,
+            }],
+        },
+    }
+}
+
+const CONFIG: &str = r#"{"os":"linux","architecture":"amd64","config":{"Cmd":["sh"],
+    "Env":["A=image"],"ExposedPorts":{"80/tcp":{}},"StopSignal":"SIGQUIT"}}"#;
+
+fn file(path: &str, size: u64) -> PreBootFile {
+    PreBootFile {
+        path: path.into(),
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        secret: true,
+        size,
+    }
+}
+
+#[test]
+fn the_image_and_the_wishes_make_the_process() {
+    let mut order = spawn(CONFIG);
+    order.spec.process.env = vec![("A".into(), "mine".into())];
+    let plan = plan_spawn(&order, &[], "linux/amd64").unwrap();
+    assert_eq!(plan.record.process.args, ["sh"]);
+    assert!(plan.record.process.env.contains(&"A=mine".to_owned()));
+    assert_eq!(plan.record.process.stop_signal, 3);
+    assert_eq!(plan.hostname, "070707070707");
+    assert_eq!(plan.record.exposed_ports, ["80/tcp"]);
+    let exec = ProcessSpec {
+        args: Some(vec!["ps".into()]),
+        ..ProcessSpec::default()
+    };
+    let exec = plan_exec(&plan.record, ProcessId::from_bytes([9; 16]), &exec, None).unwrap();
+    assert_eq!(exec.process.args, ["ps"]);
+    assert!(exec.process.env.contains(&"A=mine".to_owned()));
+}
+
+#[test]
+fn what_can_never_work_is_refused_with_its_code() {
+    let code = |change: &dyn Fn(&mut NodeSpawn), bulk: &[Bytes]| {
+        let mut order = spawn(CONFIG);
+        change(&mut order);
+        plan_spawn(&order, bulk, "linux/amd64")
+            .map(|_| ())
+            .map_err(|refusal| refusal.code)
+    };
+    use RefusalCode::{BadImage, BadRequest, WrongPlatform};
+    assert_eq!(code(&|_| {}, &[]), Ok(()));
+    assert_eq!(
+        code(&|o| o.image.config = b"{".to_vec(), &[]),
+        Err(BadImage)
+    );
+    assert_eq!(code(&|o| o.image.layers.clear(), &[]), Err(BadImage));
+    assert_eq!(
+        code(&|o| o.image.config = b"{}".to_vec(), &[]),
+        Err(BadRequest),
+        "no command"
+    );
+    let arm = br#"{"os":"linux","architecture":"arm64","config":{"Cmd":["sh"]}}"#;
+    assert_eq!(
+        code(&|o| o.image.config = arm.to_vec(), &[]),
+        Err(WrongPlatform)
+    );
+    assert_eq!(
+        code(&|o| o.spec.limits.memory_bytes = Some(1), &[]),
+        Err(BadRequest)
+    );
+    assert_eq!(
+        code(&|o| o.spec.limits.cpu_millis = Some(9), &[]),
+        Err(BadRequest)
+    );
+    assert_eq!(
+        code(&|o| o.spec.limits.pids = Some(0), &[]),
+        Err(BadRequest)
+    );
+    assert_eq!(
+        code(&|o| o.spec.hostname = Some("a b".into()), &[]),
+        Err(BadRequest)
+    );
+    let env = |name: &str| vec![(name.to_owned(), "x".to_owned())];
+    assert_eq!(
+        code(&|o| o.spec.process.env = env("A=B"), &[]),
+        Err(BadRequest)
+    );
+    assert_eq!(
+        code(&|o| o.spec.files = vec![file("/a", 3)], &[]),
+        Err(BadRequest)
+    );
+    let bulk = [Bytes::from_static(b"abc")];
+    assert_eq!(
+        code(&|o| o.spec.files = vec![file("a", 3)], &bulk),
+        Err(BadRequest)
+    );
+    assert_eq!(code(&|o| o.spec.files = vec![file("/a", 3)], &bulk), Ok(()));
+    let many = |o: &mut NodeSpawn| o.spec.files = vec![file("/a", u64::MAX), file("/b", 4)];
+    assert_eq!(code(&many, &bulk), Err(BadRequest));
+}
+
+#[test]
+fn files_get_their_bytes_over_parts_and_never_show_them() {
+    let mut order = spawn(CONFIG);
+    order.spec.files = vec![file("/a", 3), file("/b", 0), file("/c", 4)];
+    let bulk = [
+        Bytes::from_static(b"hun"),
+        Bytes::from_static(b"t"),
+        Bytes::from_static(b"er2"),
+    ];
+    let plan = plan_spawn(&order, &bulk, "linux/amd64").unwrap();
+    let contents: Vec<&[u8]> = plan.files.iter().map(|(_, bytes)| &bytes[..]).collect();
+    assert_eq!(contents, [&b"hun"[..], b"", b"ter2"]);
+    assert!(!format!("{plan:?}").contains("ter2"));
+}
