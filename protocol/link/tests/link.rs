@@ -57,7 +57,7 @@ async fn messages_and_bulk_cross_in_both_directions_in_order() {
         assert_eq!(said, Said::Number(number));
         assert_eq!(received.concat(), bulk.slice(..number as usize));
     }
-    peer.send(&Said::Text("large".into()), &[bulk.clone()])
+    peer.send(&Said::Text("large".into()), std::slice::from_ref(&bulk))
         .await;
     assert_eq!(receiver.recv().await.unwrap().1.concat(), bulk);
 }
