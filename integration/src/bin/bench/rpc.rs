@@ -26,7 +26,7 @@ pub(crate) async fn run(world: &World) -> Result<(), Failure> {
     let mut to_node = Vec::new();
     for _ in 0..COUNT {
         let started = Instant::now();
-        container.signal(0).await?;
+        container.detail().await?;
         to_node.push(started.elapsed());
     }
     Times::new(to_node).print("teu    client → master → node and back");
@@ -43,7 +43,7 @@ pub(crate) async fn run(world: &World) -> Result<(), Failure> {
 
 async fn load(container: &Container) -> Result<(), Failure> {
     for _ in 0..MANY / CONCURRENT {
-        container.signal(0).await?;
+        container.detail().await?;
     }
     Ok(())
 }
