@@ -1,0 +1,309 @@
+//! The stub: a child of the keeper that is forked ahead, prepares what no plan is needed for, waits
+//! for the plan, makes the container, and ends.
+//!
+//! Owner: the keeper. Invariant: the stub is in the container's cgroup and in mount and cgroup
+//! namespaces of its own from the start, so the container inherits the former without waiting, and
+//! every mount lives exactly as long as the container. It keeps libcontainer's memory and
+//! failures out of the keeper: the container's first process is a sibling of the stub.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Instant,
+};
+
+use rustix::fs::OFlags;
+
+use super::{
+    payload::{ChildStdio, Payload},
+    plan::{HostEntry, StartPlan},
+    report::Report,
+    runtime::{Libcontainer, Runtime},
+    wire::{Refusal, StartStep},
+};
+use crate::sys::{
+    cgroup::{Cgroup, Hierarchies},
+    fork,
+    idmap::{self, MountRights},
+    namespaces, oci,
+    rootfs::{FileLook, Root, Scratch},
+    seccomp::SeccompProgram,
+    seqpacket,
+    users::{self, Identity},
+};
+
+/// Largest passwd or group file that is read.
+const USER_FILE_MAX: u64 = 1 << 20;
+/// What generated files look like.
+const GENERATED: FileLook = FileLook { mode: 0o644, uid: 0, gid: 0 };
+
+/// What a stub inherits from its keeper.
+#[derive(Debug)]
+pub(super) struct Stub {
+    pub cgroup: Cgroup,
+    pub hierarchies: Hierarchies,
+    /// A directory to mount the scratch file system on.
+    pub scratch_dir: PathBuf,
+    pub stdio: ChildStdio,
+    pub report: Rc<OwnedFd>,
+    pub seccomp: Rc<SeccompProgram>,
+}
+
+impl Stub {
+    /// The stub's whole life; the result is its exit code.
+    pub(super) fn run(self) -> i32 {
+        let _ = rustix::process::set_parent_process_death_signal(Some(
+            rustix::process::Signal::KILL,
+        ));
+        let report = Rc::clone(&self.report);
+        match self.prepare_and_start() {
+            Ok(()) => 0,
+            Err(refusal) => {
+                let _ = Report::Failed(refusal).send(&*report, None);
+                1
+            }
+        }
+    }
+
+    fn prepare_and_start(self) -> Result<(), Refusal> {
+        let scratch = self.warm().map_err(failed(StartStep::PrepareSlot))?;
+        Report::Warm.send(&*self.report, None).map_err(failed(StartStep::PrepareSlot))?;
+        let Some(plan) = self.receive_plan().map_err(failed(StartStep::ReadPlan))? else {
+            return Ok(());
+        };
+        let mut steps = Steps::new();
+        let mut runtime = Libcontainer::new(
+            plan.container.to_string(),
+            scratch.dir.join("bundle"),
+            scratch.dir.join("state"),
+        );
+        let pid = self.create(&plan, &scratch, &mut runtime, &mut steps)?;
+        runtime.start().map_err(failed(StartStep::CreateContainer))?;
+        steps.done("start");
+        Report::Created { pid, steps_us: steps.taken }
+            .send(&*self.report, None)
+            .map_err(failed(StartStep::CreateContainer))
+    }
+
+    /// All that can be done without a plan.
+    fn warm(&self) -> io::Result<Scratch> {
+        self.cgroup.join().map_err(io::Error::other)?;
+        fs::write("/proc/self/oom_score_adj", "0")?;
+        fork::container_rlimits()?;
+        // libcontainer leaves inherited groups alone if a user has none of its own.
+        fork::set_groups(&[])?;
+        namespaces::own_cgroup_view()?;
+        namespaces::private_mounts()?;
+        let scratch = Scratch::mount(&self.scratch_dir)?;
+        namespaces::mount_sys(&scratch.dir.join("sys"), &self.hierarchies)?;
+        namespaces::hide_cgroups()?;
+        Ok(scratch)
+    }
+
+    /// The plan comes as a memory file, because it may be larger than a message.
+    fn receive_plan(&self) -> io::Result<Option<StartPlan>> {
+        let Some(packet) = seqpacket::receive(&*self.report, true)? else { return Ok(None) };
+        let Some(fd) = packet.fd else { return Ok(None) };
+        let mut file = fs::File::from(fd);
+        io::Seek::rewind(&mut file)?;
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut file, &mut bytes)?;
+        rmp_serde::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    fn create(
+        &self,
+        plan: &StartPlan,
+        scratch: &Scratch,
+        runtime: &mut impl Runtime,
+        steps: &mut Steps,
+    ) -> Result<i32, Refusal> {
+        let userns =
+            idmap::user_namespace(plan.ids).map_err(failed(StartStep::MakeUserNamespace))?;
+        steps.done("user namespace");
+        scratch.mount_root(&plan.root, userns.as_fd()).map_err(failed(StartStep::MountRoot))?;
+        let root = scratch.open_root(plan.ids).map_err(failed(StartStep::MountRoot))?;
+        steps.done("root");
+        let files = failed(StartStep::WriteFiles);
+        populate(&root, plan, scratch, userns.as_fd()).map_err(files)?;
+        steps.done("files");
+        let identity = resolve_user(&root, &plan.process.user)?;
+        let cwd = working_dir(&root, &plan.process.cwd, &identity)?;
+        give_stdio(&self.stdio, plan, &identity).map_err(failed(StartStep::CreateContainer))?;
+        let userns_path = PathBuf::from(format!("/proc/self/fd/{}", userns.as_raw_fd()));
+        let spec = oci::spec(&oci::SpecInput {
+            root: &scratch.root(),
+            read_only_root: plan.root.read_only,
+            hostname: &plan.hostname,
+            userns: &userns_path,
+            identity: &identity,
+            args: &plan.process.args,
+            cwd: &cwd,
+            shm_bytes: plan.shm_bytes,
+        })
+        .map_err(failed(StartStep::CreateContainer))?;
+        let payload = Payload::new(
+            &plan.process,
+            &identity,
+            &plan.hostname,
+            self.stdio.clone(),
+            Rc::clone(&self.report),
+            Rc::clone(&self.seccomp),
+        );
+        steps.done("spec");
+        let pid =
+            runtime.create(&spec, payload).map_err(failed(StartStep::CreateContainer))?;
+        steps.done("create");
+        Ok(pid)
+    }
+}
+
+/// Times each step since the plan came.
+struct Steps {
+    last: Instant,
+    taken: Vec<(String, u32)>,
+}
+
+impl Steps {
+    fn new() -> Self {
+        Self { last: Instant::now(), taken: Vec::new() }
+    }
+
+    fn done(&mut self, name: &str) {
+        let now = Instant::now();
+        let us = u32::try_from((now - self.last).as_micros()).unwrap_or(u32::MAX);
+        self.taken.push((name.to_owned(), us));
+        self.last = now;
+    }
+}
+
+/// Names the step that an error happened in.
+pub(super) fn failed<E: std::error::Error>(step: StartStep) -> impl Fn(E) -> Refusal {
+    move |error| {
+        // The whole chain in one line: the keeper's peer is another process.
+        let mut reason = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !reason.contains(&text) {
+                reason = format!("{reason}: {text}");
+            }
+            source = cause.source();
+        }
+        Refusal::Failed { step, reason }
+    }
+}
+
+/// Everything that is in the root before the first instruction.
+fn populate(
+    root: &Root,
+    plan: &StartPlan,
+    scratch: &Scratch,
+    userns: std::os::fd::BorrowedFd<'_>,
+) -> io::Result<()> {
+    for dir in ["/proc", "/dev", "/sys", "/etc"] {
+        root.make_dirs(Path::new(dir), 0, 0)?;
+    }
+    let sys = root.open_at(Path::new("/sys"), OFlags::PATH | OFlags::DIRECTORY, 0)?;
+    idmap::move_attached(&scratch.dir.join("sys"), sys)?;
+    for bind in &plan.mounts {
+        let rights = MountRights {
+            read_only: bind.read_only,
+            idmap: bind.idmapped.then_some(userns),
+        };
+        root.bind(&bind.source, &bind.target, rights)?;
+    }
+    let hostname = format!("{}\n", plan.hostname);
+    root.write_file(Path::new("/etc/hostname"), hostname.as_bytes(), GENERATED)?;
+    let hosts = hosts_file(plan, &plan.hosts);
+    root.write_file(Path::new("/etc/hosts"), hosts.as_bytes(), GENERATED)?;
+    if !plan.name_servers.is_empty() {
+        let text: String =
+            plan.name_servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+        root.write_file(Path::new("/etc/resolv.conf"), text.as_bytes(), GENERATED)?;
+    }
+    let secrets = scratch.dir.join("secrets");
+    for (number, file) in plan.files.iter().enumerate() {
+        let look = FileLook { mode: file.mode, uid: file.uid, gid: file.gid };
+        if file.secret {
+            root.write_secret(&secrets, number, &file.path, &file.contents, look)?;
+        } else {
+            root.write_file(&file.path, &file.contents, look)?;
+        }
+    }
+    Ok(())
+}
+
+/// The text of `/etc/hosts`.
+fn hosts_file(plan: &StartPlan, extra: &[HostEntry]) -> String {
+    HostsHead { hostname: plan.hostname.clone(), address: plan.address }.text(extra)
+}
+
+/// The part of `/etc/hosts` that stays the same for a container's life.
+#[derive(Debug, Clone)]
+pub(super) struct HostsHead {
+    pub hostname: String,
+    pub address: Option<std::net::IpAddr>,
+}
+
+impl HostsHead {
+    pub(super) fn text(&self, extra: &[HostEntry]) -> String {
+        let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n".to_owned();
+        if let Some(address) = self.address {
+            text.push_str(&format!("{address}\t{}\n", self.hostname));
+        }
+        for entry in extra {
+            text.push_str(&format!("{}\t{}\n", entry.address, entry.names.join(" ")));
+        }
+        text
+    }
+}
+
+/// Replaces `/etc/hosts` of a running container.
+pub(super) fn write_hosts(root: &Root, head: &HostsHead, extra: &[HostEntry]) -> io::Result<()> {
+    root.write_file(Path::new("/etc/hosts"), head.text(extra).as_bytes(), GENERATED)
+}
+
+/// Looks a user up in the container's own files.
+pub(super) fn resolve_user(root: &Root, user: &str) -> Result<Identity, Refusal> {
+    let read = |path| {
+        root.read_text(path, USER_FILE_MAX).map_err(failed(StartStep::ResolveUser))
+    };
+    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
+    users::resolve(user, &passwd, &group).map_err(|error| Refusal::UnknownUser(error.to_string()))
+}
+
+/// Makes the working directory if it is missing.
+pub(super) fn working_dir(
+    root: &Root,
+    cwd: &Path,
+    identity: &Identity,
+) -> Result<PathBuf, Refusal> {
+    let cwd = Path::new("/").join(cwd);
+    root.make_dirs(&cwd, identity.uid, identity.gid)
+        .map_err(failed(StartStep::MakeWorkingDirectory))?;
+    Ok(cwd)
+}
+
+/// The container's user owns its pipes, so that opening `/dev/stdout` works.
+fn give_stdio(stdio: &ChildStdio, plan: &StartPlan, identity: &Identity) -> io::Result<()> {
+    own_stdio(stdio, plan.ids, identity)
+}
+
+/// See [`give_stdio`].
+pub(super) fn own_stdio(
+    stdio: &ChildStdio,
+    ids: super::plan::IdRange,
+    identity: &Identity,
+) -> io::Result<()> {
+    let uid = rustix::fs::Uid::from_raw(ids.host(identity.uid));
+    let gid = rustix::fs::Gid::from_raw(ids.host(identity.gid));
+    for fd in [&stdio.stdin, &stdio.stdout, &stdio.stderr] {
+        rustix::fs::fchown(&**fd, Some(uid), Some(gid))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! What the agent asks a keeper to do.
+//!
+//! Owner: the supervisor. Invariant: every request gets exactly one reply; starts and destroys get
+//! theirs when the thing has happened.
+
+use rustix::process::{Signal, pidfd_send_signal};
+use teu_protocol::ids::ProcessId;
+
+use super::{Container, Stage, Supervisor, launch::Wanted};
+use crate::{
+    keeper::{
+        LOG_DIR,
+        log::LogWriter,
+        plan::{ExecPlan, HostEntry, StartPlan},
+        stub::{HostsHead, failed, write_hosts},
+        wire::{KeeperEvent, Outcome, Refusal, Request, RequestBody, SignalScope, StartStep},
+    },
+    sys::{fork, pty, rootfs::Root},
+};
+
+/// Further processes that a keeper remembers, ended ones included until they are forgotten.
+const PROCESSES_MAX: usize = 256;
+
+impl Supervisor {
+    pub(super) fn request(&mut self, request: Request) {
+        let number = request.number;
+        let outcome = match request.body {
+            RequestBody::Start(plan) => self.start(number, &plan),
+            RequestBody::Exec(plan) => self.exec(number, &plan),
+            RequestBody::Destroy => {
+                self.destroy(number);
+                return;
+            }
+            RequestBody::Signal { process, signal, scope } => {
+                self.signal(&process, signal, scope).map(Some)
+            }
+            RequestBody::Resize { process, rows, columns } => {
+                self.resize(&process, rows, columns).map(Some)
+            }
+            RequestBody::Stdin { process, bytes, eof } => {
+                self.stdin(&process, &bytes, eof).map(Some)
+            }
+            RequestBody::Ack { process, follower, cursor } => {
+                self.known(&process).map(|one| one.acknowledge(follower, cursor)).map(Some)
+            }
+            RequestBody::Forget { process } => self.forget(&process).map(Some),
+            RequestBody::WriteHosts { hosts } => self.write_hosts(&hosts).map(Some),
+        };
+        match outcome {
+            Ok(Some(())) => self.reply(number, Outcome::Done),
+            // Answered when it has happened.
+            Ok(None) => {}
+            Err(refusal) => self.refuse(number, refusal),
+        }
+    }
+
+    fn known(
+        &mut self,
+        process: &ProcessId,
+    ) -> Result<&mut crate::keeper::process::Process, Refusal> {
+        self.processes.get_mut(process).ok_or(Refusal::NoSuchProcess)
+    }
+
+    fn start(&mut self, number: u64, plan: &StartPlan) -> Result<Option<()>, Refusal> {
+        if !matches!(self.stage, Stage::Warm) {
+            return Err(Refusal::NotWarm);
+        }
+        let Some(mut launch) = self.stub.take() else { return Err(Refusal::NotWarm) };
+        let id = plan.container.main_process();
+        let prepared = self
+            .cgroup
+            .limit(&plan.limits)
+            .map_err(failed(StartStep::SetLimits))
+            .and_then(|()| {
+                LogWriter::open(&plan.dir.join(LOG_DIR), id, plan.log)
+                    .map_err(failed(StartStep::OpenLog))
+            })
+            .and_then(|log| {
+                launch.give_plan(plan).map_err(failed(StartStep::ReadPlan))?;
+                Ok(log)
+            });
+        // From here on the slot is spent, whatever comes of it.
+        self.stage = Stage::Ending;
+        let log = prepared?;
+        self.stage = Stage::Starting;
+        launch.id = id;
+        launch.wanted = Some(Wanted { number, log, open_stdin: plan.process.open_stdin });
+        self.launches.insert(id, launch);
+        self.container = Some(Container {
+            id: plan.container,
+            dir: plan.dir.clone(),
+            ids: plan.ids,
+            log: plan.log,
+            hosts: HostsHead { hostname: plan.hostname.clone(), address: plan.address },
+        });
+        fork::return_memory_early();
+        Ok(None)
+    }
+
+    fn exec(&mut self, number: u64, plan: &ExecPlan) -> Result<Option<()>, Refusal> {
+        if !matches!(self.stage, Stage::Running) {
+            return Err(Refusal::NotRunning);
+        }
+        if self.processes.contains_key(&plan.id) || self.launches.contains_key(&plan.id) {
+            return Err(Refusal::ProcessExists);
+        }
+        if self.processes.len() + self.launches.len() >= PROCESSES_MAX {
+            return Err(Refusal::TooManyProcesses);
+        }
+        let launch = self.fork_tenant(plan, number)?;
+        self.launches.insert(plan.id, launch);
+        Ok(None)
+    }
+
+    /// The reply comes from [`Supervisor::end`], when nothing is left.
+    fn destroy(&mut self, number: u64) {
+        self.destroyer = Some(number);
+        let main = self.container.as_ref().map(|one| one.id.main_process());
+        let running =
+            main.and_then(|id| self.processes.get(&id)).is_some_and(|one| one.ended.is_none());
+        if running && self.cgroup.kill_all().is_ok() {
+            // Its end is noticed as any other's, with its last output and its record.
+            return;
+        }
+        self.stage = Stage::Ending;
+    }
+
+    fn signal(
+        &mut self,
+        process: &ProcessId,
+        signal: i32,
+        scope: SignalScope,
+    ) -> Result<(), Refusal> {
+        let wanted = Signal::from_named_raw(signal).ok_or_else(|| Refusal::Failed {
+            step: StartStep::Signal,
+            reason: format!("{signal} is not a signal"),
+        })?;
+        let process = self.known(process)?;
+        if wanted == Signal::KILL
+            && scope == SignalScope::Group
+            && let Some(cgroup) = &process.cgroup
+        {
+            return cgroup.kill_all().map_err(failed(StartStep::Signal));
+        }
+        let Some(pidfd) = process.pidfd.as_ref().filter(|_| process.ended.is_none()) else {
+            return Err(Refusal::NoSuchProcess);
+        };
+        pidfd_send_signal(pidfd, wanted).map_err(failed(StartStep::Signal))
+    }
+
+    fn resize(&mut self, process: &ProcessId, rows: u16, columns: u16) -> Result<(), Refusal> {
+        let terminal = self.known(process)?.terminal.as_ref().ok_or(Refusal::NoTerminal)?;
+        pty::resize(terminal, rows, columns).map_err(failed(StartStep::MakeTerminal))
+    }
+
+    fn stdin(&mut self, process: &ProcessId, bytes: &[u8], eof: bool) -> Result<(), Refusal> {
+        let id = *process;
+        let process = self.known(process)?;
+        process.queue_stdin(bytes, eof)?;
+        if process.stdin_is_open() {
+            self.write_stdin(id);
+        } else if !bytes.is_empty() {
+            // Thrown away, but the sender's credit must come back.
+            let total = process.stdin_consumed();
+            self.event(KeeperEvent::StdinConsumed { process: id, total });
+        }
+        Ok(())
+    }
+
+    /// Only an ended process can be forgotten; its log stays until the agent removes it.
+    fn forget(&mut self, process: &ProcessId) -> Result<(), Refusal> {
+        if self.known(process)?.ended.is_none() {
+            return Err(Refusal::ProcessExists);
+        }
+        if let Some(cgroup) = self.processes.remove(process).and_then(|one| one.cgroup)
+            && cgroup.pids().is_empty()
+        {
+            let _ = cgroup.remove_tracking();
+        }
+        Ok(())
+    }
+
+    fn write_hosts(&mut self, hosts: &[HostEntry]) -> Result<(), Refusal> {
+        let (Some(container), Some(init)) = (&self.container, self.main_process()) else {
+            return Err(Refusal::NotRunning);
+        };
+        let path = format!("/proc/{}/root", init.pid);
+        let root = Root::open(std::path::Path::new(&path), container.ids)
+            .map_err(failed(StartStep::WriteFiles))?;
+        write_hosts(&root, &container.hosts, hosts).map_err(failed(StartStep::WriteFiles))
+    }
+}

@@ -1,0 +1,158 @@
+//! User namespaces and id-mapped mounts: a layer on disk is owned by 0.., a container sees it so,
+//! and the host sees the account's own range.
+//!
+//! Owner: the stub (see `keeper::stub`). Invariant: a mapping is one contiguous range from
+//! container id 0; the host's root is never inside it.
+#![allow(unsafe_code)]
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags},
+    mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
+    process::{Pid, Signal, WaitOptions},
+};
+
+use crate::{keeper::IdRange, sys::fork};
+
+// From linux/mount.h.
+const AT_RECURSIVE: i32 = 0x8000;
+const MOUNT_ATTR_RDONLY: u64 = 0x1;
+const MOUNT_ATTR_NODEV: u64 = 0x4;
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+
+/// `struct mount_attr` of mount_setattr(2).
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// What a cloned mount allows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MountRights<'a> {
+    pub read_only: bool,
+    /// Map owners through this user namespace.
+    pub idmap: Option<BorrowedFd<'a>>,
+}
+
+/// Makes a user namespace with `range` mapped to ids 0.., held open only by the descriptor.
+///
+/// # Errors
+/// What fork, unshare or the writes to the maps said.
+pub fn user_namespace(range: IdRange) -> io::Result<OwnedFd> {
+    let (ready_read, ready_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let child = fork::fork(fork::ForkOptions::default(), || {
+        // SAFETY: this process has one thread and shares no memory with another.
+        let done = unsafe {
+            rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWUSER)
+        };
+        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        if done.is_ok() {
+            let _ = rustix::io::write(&ready_write, b"1");
+            loop {
+                // The parent kills this process once it has opened the namespace.
+                std::thread::park();
+            }
+        }
+        1
+    })?;
+    drop_write_end(ready_write);
+    let outcome = (|| {
+        let mut byte = [0; 1];
+        if rustix::io::read(&ready_read, &mut byte)? == 0 {
+            return Err(io::Error::other("the user namespace was refused"));
+        }
+        let map = format!("0 {} {}", range.base, range.count);
+        std::fs::write(format!("/proc/{child}/uid_map"), &map)?;
+        std::fs::write(format!("/proc/{child}/gid_map"), &map)?;
+        Ok(rustix::fs::open(
+            format!("/proc/{child}/ns/user"),
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?)
+    })();
+    if let Some(pid) = Pid::from_raw(child) {
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
+    }
+    outcome
+}
+
+/// Named, so that the reader sees why the end is dropped before the read: else no end of file.
+fn drop_write_end(end: OwnedFd) {
+    drop(end);
+}
+
+/// Clones the mount at `source` (with what is mounted below it, if `recursive`), detached, with
+/// no set-user-id surprises left to the host: nosuid is not set (the user namespace contains it),
+/// nodev is.
+///
+/// # Errors
+/// What open_tree(2) or mount_setattr(2) said.
+pub fn clone_mount(source: &Path, recursive: bool, rights: MountRights<'_>) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mut at = libc::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+        at |= AT_RECURSIVE;
+    }
+    let tree = open_tree(CWD, source, flags)?;
+    let mut attr = MountAttr {
+        attr_set: MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE as u64,
+        userns_fd: 0,
+    };
+    if rights.read_only {
+        attr.attr_set |= MOUNT_ATTR_RDONLY;
+    }
+    if let Some(userns) = rights.idmap {
+        attr.attr_set |= MOUNT_ATTR_IDMAP;
+        attr.userns_fd = userns.as_raw_fd() as u64;
+    }
+    // SAFETY: the path is an empty C string, the struct is valid for its size.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            at,
+            &raw mut attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    if done == 0 { Ok(tree) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Attaches a detached mount at a path.
+///
+/// # Errors
+/// What move_mount(2) said.
+pub fn attach(tree: impl AsFd, target: &Path) -> io::Result<()> {
+    Ok(move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// Attaches a detached mount on an open file or directory.
+///
+/// # Errors
+/// What move_mount(2) said.
+pub fn attach_on(tree: impl AsFd, target: impl AsFd) -> io::Result<()> {
+    let flags =
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(tree, "", target, "", flags)?)
+}
+
+/// Moves what is mounted at `source`, with all below it, onto an open directory.
+///
+/// # Errors
+/// What open_tree(2) or move_mount(2) said.
+pub fn move_attached(source: &Path, target: impl AsFd) -> io::Result<()> {
+    attach_on(open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLOEXEC)?, target)
+}

@@ -1,0 +1,350 @@
+//! A container's root: overlay over id-mapped layers, and files written into it safely.
+//!
+//! Owner: the stub, in a mount namespace of its own, so whatever is mounted here disappears with
+//! the container. Invariant: no path that a layer or a container chose is ever followed outside
+//! of the root: every access goes through `openat2` with `RESOLVE_IN_ROOT`.
+
+use std::{
+    fs, io,
+    io::{Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid},
+    mount::{MountFlags, mount},
+};
+
+use crate::{
+    keeper::{IdRange, RootPlan},
+    sys::idmap::{self, MountRights},
+};
+
+/// The tmpfs that everything is assembled on holds mount points, specs and secret files.
+const SCRATCH_OPTIONS: &str = "mode=0755,size=32m,nr_inodes=4096";
+/// overlayfs stacks at most this many layers (its own limit is 500; a mount's data is one page,
+/// which the short relative names here never fill).
+pub const MAX_LAYERS: usize = 128;
+
+/// The private file system on which one container's root is put together.
+#[derive(Debug)]
+pub struct Scratch {
+    pub dir: PathBuf,
+}
+
+impl Scratch {
+    /// Mounts a fresh tmpfs over `dir`, seen by this mount namespace only.
+    ///
+    /// # Errors
+    /// What mount(2) or mkdir(2) said.
+    pub fn mount(dir: &Path) -> io::Result<Self> {
+        // Secrets must not reach a disk: `noswap` where the kernel knows it (6.4).
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        let with_noswap = std::ffi::CString::new(format!("{SCRATCH_OPTIONS},noswap"))?;
+        let plain = std::ffi::CString::new(SCRATCH_OPTIONS)?;
+        mount("tmpfs", dir, "tmpfs", flags, with_noswap.as_c_str())
+            .or_else(|_| mount("tmpfs", dir, "tmpfs", flags, plain.as_c_str()))?;
+        let scratch = Self { dir: dir.to_owned() };
+        for name in ["l", "e", "root", "secrets", "sys", "bundle", "state"] {
+            fs::create_dir(dir.join(name))?;
+        }
+        Ok(scratch)
+    }
+
+    /// Where the container's root is mounted.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
+    /// Mounts the overlay; layers are given lowest first. Owners in layers are mapped through
+    /// `userns`; the upper directory holds mapped owners as they are.
+    ///
+    /// # Errors
+    /// What the mount calls said; too many layers are `InvalidInput`.
+    pub fn mount_root(&self, plan: &RootPlan, userns: BorrowedFd<'_>) -> io::Result<()> {
+        if plan.layers.len() > MAX_LAYERS {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} layers, at most {MAX_LAYERS} can be stacked", plan.layers.len()),
+            ));
+        }
+        let layers = self.dir.join("l");
+        let mut names = Vec::with_capacity(plan.layers.len().max(1));
+        // overlayfs wants the top layer first.
+        for (index, layer) in plan.layers.iter().rev().enumerate() {
+            let name = index.to_string();
+            let target = layers.join(&name);
+            fs::create_dir(&target)?;
+            let rights = MountRights { read_only: true, idmap: Some(userns) };
+            idmap::attach(idmap::clone_mount(layer, false, rights)?, &target)?;
+            names.push(name);
+        }
+        if names.is_empty() {
+            names.push("../e".to_owned());
+        }
+        let before = std::env::current_dir()?;
+        std::env::set_current_dir(&layers)?;
+        let outcome = overlay(&names.join(":"), plan, &self.root());
+        std::env::set_current_dir(before)?;
+        outcome
+    }
+
+    /// Opens the mounted root.
+    ///
+    /// # Errors
+    /// What open(2) said.
+    pub fn open_root(&self, ids: IdRange) -> io::Result<Root> {
+        Root::open(&self.root(), ids)
+    }
+}
+
+fn overlay(lower: &str, plan: &RootPlan, target: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut data = format!("lowerdir={lower},upperdir=").into_bytes();
+    data.extend(escaped(plan.upper.as_os_str().as_bytes()));
+    data.extend(b",workdir=");
+    data.extend(escaped(plan.work.as_os_str().as_bytes()));
+    let data = std::ffi::CString::new(data)?;
+    Ok(mount("overlay", target, "overlay", MountFlags::NODEV, data.as_c_str())?)
+}
+
+/// Commas end an option and backslashes escape.
+fn escaped(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    for &byte in path {
+        if matches!(byte, b',' | b'\\' | b':') {
+            out.push(b'\\');
+        }
+        out.push(byte);
+    }
+    out
+}
+
+/// An open container root, and the ids that its files belong to.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+    ids: IdRange,
+}
+
+/// What a file written into a root looks like; ids are the container's.
+#[derive(Debug, Clone, Copy)]
+pub struct FileLook {
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Directories made on the way to a file.
+const DIR_MODE: u32 = 0o755;
+
+impl Root {
+    /// Opens `path` as a root.
+    ///
+    /// # Errors
+    /// What open(2) said.
+    pub fn open(path: &Path, ids: IdRange) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { fd: rustix::fs::open(path, flags, Mode::empty())?, ids })
+    }
+
+    /// Opens a path as the container would see it.
+    ///
+    /// # Errors
+    /// What openat2(2) said.
+    pub fn open_at(&self, path: &Path, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
+        Ok(rustix::fs::openat2(
+            &self.fd,
+            relative(path),
+            flags | OFlags::CLOEXEC,
+            Mode::from_raw_mode(mode),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )?)
+    }
+
+    /// Reads a regular file of at most `limit` bytes; a missing one is empty text.
+    ///
+    /// # Errors
+    /// Not a regular file, too long, or not readable.
+    pub fn read_text(&self, path: &str, limit: u64) -> io::Result<String> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = match self.open_at(Path::new(path), flags, 0) {
+            Ok(fd) => fd,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+            Err(error) => return Err(error),
+        };
+        let file = fs::File::from(fd);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+        }
+        let mut text = Vec::new();
+        file.take(limit + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > limit {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "file is too long"));
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Makes a directory and those above it, owned by the container's `uid` and `gid`.
+    ///
+    /// # Errors
+    /// What mkdirat(2) said, or a part of the path that is no directory.
+    pub fn make_dirs(&self, path: &Path, uid: u32, gid: u32) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let mut so_far = PathBuf::new();
+        let mut dir = self.open_at(Path::new("."), flags, 0)?;
+        for part in relative(path).components() {
+            let Component::Normal(name) = part else {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "`..` in a path"));
+            };
+            so_far.push(name);
+            dir = match self.open_at(&so_far, flags, 0) {
+                Ok(next) => next,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(DIR_MODE))?;
+                    self.give(&dir, name, uid, gid)?;
+                    self.open_at(&so_far, flags, 0)?
+                }
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(dir)
+    }
+
+    fn give(&self, dir: &OwnedFd, name: &std::ffi::OsStr, uid: u32, gid: u32) -> io::Result<()> {
+        let (uid, gid) = self.owners(uid, gid);
+        Ok(rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    fn owners(&self, uid: u32, gid: u32) -> (Uid, Gid) {
+        (Uid::from_raw(self.ids.host(uid)), Gid::from_raw(self.ids.host(gid)))
+    }
+
+    /// Writes a file, replacing what was there; directories above it are made.
+    ///
+    /// # Errors
+    /// What the calls said; a path that is a directory or a device is refused.
+    pub fn write_file(&self, path: &Path, contents: &[u8], look: FileLook) -> io::Result<()> {
+        let mut file = self.create(path, look)?;
+        file.write_all(contents)
+    }
+
+    fn create(&self, path: &Path, look: FileLook) -> io::Result<fs::File> {
+        if let Some(parent) = relative(path).parent() {
+            self.make_dirs(parent, 0, 0)?;
+        }
+        // NONBLOCK: a FIFO in the image must not hold the spawn up.
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = fs::File::from(self.open_at(path, flags, 0o600)?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        file.set_len(0)?;
+        let (uid, gid) = self.owners(look.uid, look.gid);
+        rustix::fs::fchown(&file, Some(uid), Some(gid))?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(look.mode & 0o7777))?;
+        Ok(file)
+    }
+
+    /// Writes a secret: the bytes go to `store`, a directory on tmpfs, and the file in the root
+    /// is only what the tmpfs file is mounted on.
+    ///
+    /// # Errors
+    /// What the calls said.
+    pub fn write_secret(
+        &self,
+        store: &Path,
+        number: usize,
+        path: &Path,
+        contents: &[u8],
+        look: FileLook,
+    ) -> io::Result<()> {
+        let kept = store.join(number.to_string());
+        fs::write(&kept, contents)?;
+        let (uid, gid) = self.owners(look.uid, look.gid);
+        rustix::fs::chownat(CWD, &kept, Some(uid), Some(gid), AtFlags::empty())?;
+        rustix::fs::chmod(&kept, Mode::from_raw_mode(look.mode & 0o7777))?;
+        self.create(path, FileLook { mode: 0o000, ..look })?;
+        let target = self.open_at(path, OFlags::PATH, 0)?;
+        idmap::attach_on(idmap::clone_mount(&kept, false, MountRights::default())?, target)
+    }
+
+    /// Mounts a directory or file of the host at a path of the container.
+    ///
+    /// # Errors
+    /// What the mount calls said.
+    pub fn bind(&self, source: &Path, target: &Path, rights: MountRights<'_>) -> io::Result<()> {
+        let tree = idmap::clone_mount(source, false, rights)?;
+        let target = if fs::metadata(source)?.is_dir() {
+            self.make_dirs(target, 0, 0)?
+        } else {
+            self.create(target, FileLook { mode: 0o644, uid: 0, gid: 0 })?;
+            self.open_at(target, OFlags::PATH, 0)?
+        };
+        idmap::attach_on(tree, target)
+    }
+
+    /// The open root directory.
+    #[must_use]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A path below the root, without its leading slashes; empty becomes `.`.
+fn relative(path: &Path) -> &Path {
+    let stripped = path.strip_prefix("/").unwrap_or(path);
+    if stripped.as_os_str().is_empty() { Path::new(".") } else { stripped }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(dir: &Path) -> Root {
+        // Ids as they are: the test may run without privilege.
+        let uid = rustix::process::geteuid().as_raw();
+        Root::open(dir, IdRange { base: uid, count: 1 }).unwrap()
+    }
+
+    const LOOK: FileLook = FileLook { mode: 0o640, uid: 0, gid: 0 };
+
+    #[test]
+    fn links_never_lead_out_of_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("outside");
+        let inside = dir.path().join("inside");
+        fs::create_dir_all(&outside).unwrap();
+        fs::create_dir_all(inside.join("etc")).unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join("escape")).unwrap();
+        std::os::unix::fs::symlink("../../../../hosts", inside.join("etc/hosts")).unwrap();
+        let root = root(&inside);
+        root.write_file(Path::new("/etc/hosts"), b"x", LOOK).unwrap();
+        assert_eq!(fs::read(inside.join("hosts")).unwrap(), b"x");
+        assert!(root.write_file(Path::new("/escape/file"), b"x", LOOK).is_err());
+        assert!(fs::read_dir(&outside).unwrap().next().is_none());
+        assert!(root.write_file(Path::new("/a/../../b"), b"x", LOOK).is_err());
+    }
+
+    #[test]
+    fn writes_replace_and_make_directories() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(dir.path());
+        root.write_file(Path::new("/deep/er/file"), b"long contents", LOOK).unwrap();
+        root.write_file(Path::new("/deep/er/file"), b"short", LOOK).unwrap();
+        assert_eq!(root.read_text("/deep/er/file", 100).unwrap(), "short");
+        let mode = fs::metadata(dir.path().join("deep/er/file")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o640);
+        assert!(root.read_text("/deep/er/file", 4).is_err());
+        assert_eq!(root.read_text("/none", 4).unwrap(), "");
+        assert!(root.read_text("/deep", 4).is_err());
+    }
+
+    #[test]
+    fn option_values_are_escaped() {
+        assert_eq!(escaped(b"/a,b:c\\d"), b"/a\\,b\\:c\\\\d");
+    }
+}
