@@ -1,0 +1,326 @@
+//! The receiving half of a connection: bytes to messages to whom they are for.
+//!
+//! Stream frames go straight to the other connection's outbox (or to a transfer), everything else to
+//! the core. Owner: the connection's task. Invariants: the data plane never waits for the core, except
+//! for a frame on a stream that a node has just said to be open (its route is being made); a client
+//! that floods waits for the core's inbox, which is fair. Next: [`crate::stream`].
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use teu_master_core::Input;
+use teu_protocol::{
+    heartbeat::LinkMessage as _,
+    message::{
+        self, ClientToMaster, DecodeError, MasterToClient, MasterToNode, NodeReplyBody,
+        NodeToMaster, Role, StreamFrame,
+    },
+    noise::{OpenError, Opened, Opener},
+    zmtp::{Decoder, Event, ZmtpError},
+};
+use tokio::{net::tcp::OwnedReadHalf, sync::oneshot, time};
+
+use crate::{
+    bounds::{
+        CLIENT_LOST_AFTER, CLIENT_PING_AFTER, NODE_LOST_AFTER, NODE_PING_AFTER, READ_MAX_BYTES,
+        READ_MIN_BYTES,
+    },
+    broker::BrokerHandle,
+    peer::Peer,
+    stream::{Forwarded, Stream, broken_rules, end_locally},
+};
+
+/// Why reading stopped.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Zmtp(#[from] ZmtpError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("the peer has been silent for too long")]
+    Silent,
+    #[error("the peer closed the connection")]
+    Ended,
+    #[error("the connection was closed from this side")]
+    Closed,
+}
+
+pub(super) struct Reader {
+    read: OwnedReadHalf,
+    decoder: Decoder,
+    buffer: BytesMut,
+    opener: Opener,
+    peer: Arc<Peer>,
+    broker: BrokerHandle,
+    read_bytes: usize,
+    heard: Instant,
+    /// The last stream that this node said to be open: the core may not have made its route yet.
+    opening: Option<oneshot::Receiver<()>>,
+    /// An outbox that was given something since it was last woken.
+    to_wake: Option<Arc<Peer>>,
+}
+
+impl Reader {
+    pub(super) fn new(
+        read: OwnedReadHalf,
+        decoder: Decoder,
+        buffer: BytesMut,
+        opener: Opener,
+        peer: Arc<Peer>,
+        broker: BrokerHandle,
+    ) -> Self {
+        Self {
+            read,
+            decoder,
+            buffer,
+            opener,
+            peer,
+            broker,
+            read_bytes: READ_MIN_BYTES,
+            heard: Instant::now(),
+            opening: None,
+            to_wake: None,
+        }
+    }
+
+    /// Runs until the peer is gone, or broke a rule.
+    pub(super) async fn run(mut self) -> Result<(), ReadError> {
+        let peer = Arc::clone(&self.peer);
+        tokio::select! {
+            biased;
+            () = peer.gone.cancelled() => Err(ReadError::Closed),
+            outcome = self.receive_all() => outcome,
+        }
+    }
+
+    async fn receive_all(&mut self) -> Result<(), ReadError> {
+        let (ask_after, lost_after) = match self.peer.role {
+            Role::Client => (CLIENT_PING_AFTER, CLIENT_LOST_AFTER),
+            Role::Node => (NODE_PING_AFTER, NODE_LOST_AFTER),
+        };
+        let mut check = time::interval(ask_after / 2);
+        check.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        self.handle_buffered().await?;
+        loop {
+            tokio::select! {
+                biased;
+                readable = self.read.readable() => {
+                    readable?;
+                    if self.fill()? {
+                        self.handle_buffered().await?;
+                    }
+                }
+                _ = check.tick() => self.check_silence(ask_after, lost_after)?,
+            }
+        }
+    }
+
+    /// Reads once. `false` if there was nothing after all.
+    fn fill(&mut self) -> Result<bool, ReadError> {
+        if self.buffer.capacity() - self.buffer.len() < self.read_bytes / 4 {
+            self.buffer.reserve(self.read_bytes);
+        }
+        let space = self.buffer.capacity() - self.buffer.len();
+        match self.read.try_read_buf(&mut self.buffer) {
+            Ok(0) => Err(ReadError::Ended),
+            Ok(read) => {
+                self.heard = Instant::now();
+                if read == space {
+                    self.read_bytes = (self.read_bytes * 4).min(READ_MAX_BYTES);
+                }
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks a quiet peer, gives a dead one up, and an idle one's buffer back.
+    fn check_silence(
+        &mut self,
+        ask_after: Duration,
+        lost_after: Duration,
+    ) -> Result<(), ReadError> {
+        let silence = self.heard.elapsed();
+        if silence >= lost_after {
+            return Err(ReadError::Silent);
+        }
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            self.read_bytes = READ_MIN_BYTES;
+        }
+        if silence >= ask_after {
+            let nonce = 0;
+            let pushed = match self.peer.role {
+                Role::Client => self
+                    .peer
+                    .outbox
+                    .push_control(&MasterToClient::ping(nonce), Vec::new()),
+                Role::Node => self
+                    .peer
+                    .outbox
+                    .push_control(&MasterToNode::ping(nonce), Vec::new()),
+            };
+            self.peer.note(pushed);
+        }
+        Ok(())
+    }
+
+    async fn handle_buffered(&mut self) -> Result<(), ReadError> {
+        while let Some(event) = self.decoder.decode(&mut self.buffer)? {
+            match event {
+                Event::Message(parts) => {
+                    let opened = self.opener.open(parts)?;
+                    match self.peer.role {
+                        Role::Client => self.handle_client(opened).await?,
+                        Role::Node => self.handle_node(opened).await?,
+                    }
+                }
+                Event::Reply(frame) => self.peer.note(self.peer.outbox.push_command(frame)),
+                Event::Ready => {}
+            }
+        }
+        self.wake();
+        Ok(())
+    }
+
+    async fn handle_client(&mut self, opened: Opened) -> Result<(), ReadError> {
+        let size = size_of(&opened);
+        let message = match message::decode(&opened.control)? {
+            ClientToMaster::Stream(frame) => {
+                self.handle_stream(frame, opened.bulk).await;
+                return Ok(());
+            }
+            ClientToMaster::Ping(nonce) => {
+                let pong = MasterToClient::Pong(nonce);
+                self.peer
+                    .note(self.peer.outbox.push_control(&pong, Vec::new()));
+                return Ok(());
+            }
+            ClientToMaster::Pong(_) => return Ok(()),
+            message => message,
+        };
+        let connection = self.peer.id;
+        let input = Input::Client {
+            connection,
+            message,
+            bulk: opened.bulk,
+        };
+        self.wake();
+        self.broker.tell_sized(input, size).await;
+        Ok(())
+    }
+
+    async fn handle_node(&mut self, opened: Opened) -> Result<(), ReadError> {
+        let size = size_of(&opened);
+        let message = match message::decode(&opened.control)? {
+            NodeToMaster::Stream(frame) => {
+                self.handle_stream(frame, opened.bulk).await;
+                return Ok(());
+            }
+            NodeToMaster::Ping(nonce) => {
+                let pong = MasterToNode::Pong(nonce);
+                self.peer
+                    .note(self.peer.outbox.push_control(&pong, Vec::new()));
+                return Ok(());
+            }
+            NodeToMaster::Pong(_) => return Ok(()),
+            message => message,
+        };
+        let opens = matches!(
+            message,
+            NodeToMaster::Reply {
+                result: Ok(NodeReplyBody::Opened { .. }),
+                ..
+            }
+        );
+        let connection = self.peer.id;
+        let input = Input::Node {
+            connection,
+            message,
+            bulk: opened.bulk,
+        };
+        self.wake();
+        if opens {
+            self.opening = self.broker.tell_noting(input).await;
+        } else {
+            self.broker.tell_sized(input, size).await;
+        }
+        Ok(())
+    }
+
+    async fn handle_stream(&mut self, frame: StreamFrame, bulk: Vec<Bytes>) {
+        let id = frame.stream();
+        let mut found = self.peer.streams.get(id);
+        if found.is_none()
+            && let Some(opening) = self.opening.take()
+        {
+            self.wake();
+            // An error means that the broker stops.
+            let _ = opening.await;
+            found = self.peer.streams.get(id);
+        }
+        match found {
+            Some(Stream::Routed(route, from)) => {
+                let receiver = Arc::clone(route.towards(from));
+                match route.forward(from, frame, bulk) {
+                    Forwarded::Queued => self.queued(receiver).await,
+                    Forwarded::Closed => {
+                        let (connection, stream) = route.client_side();
+                        self.broker
+                            .tell(Input::StreamClosed { connection, stream })
+                            .await;
+                    }
+                    Forwarded::Sent | Forwarded::Ignored => {}
+                }
+            }
+            Some(Stream::Upload(upload)) => {
+                if !upload.accept(frame, bulk).await {
+                    end_locally(Stream::Upload(upload), &broken_rules());
+                }
+            }
+            Some(Stream::Download(download)) => {
+                if !download.accept(&frame) {
+                    end_locally(Stream::Download(download), &broken_rules());
+                }
+            }
+            // The stream is over: its last frames may still have been on their way.
+            None => {}
+        }
+    }
+
+    /// Something waits for `receiver`: its writer is woken when all that was read is handled, or now
+    /// if this source has to wait for it.
+    async fn queued(&mut self, receiver: Arc<Peer>) {
+        if self
+            .to_wake
+            .as_ref()
+            .is_some_and(|other| other.id != receiver.id)
+        {
+            self.wake();
+        }
+        if receiver.role == Role::Node && receiver.outbox.is_high() {
+            self.wake();
+            receiver.outbox.room().await;
+        }
+        self.to_wake = Some(receiver);
+    }
+
+    fn wake(&mut self) {
+        if let Some(peer) = self.to_wake.take() {
+            peer.outbox.wake();
+        }
+    }
+}
+
+fn size_of(opened: &Opened) -> usize {
+    opened.control.len() + opened.bulk.iter().map(Bytes::len).sum::<usize>()
+}

@@ -1,0 +1,159 @@
+//! The store in one file, by `redb`: copy-on-write B-trees, committed with fsync.
+//!
+//! Owner: the server opens it; `redb` locks the file against a second master. Invariant: every commit
+//! is `Durability::Immediate`. The table `format` holds one number; a file of a newer format is
+//! refused, never guessed at.
+
+use std::path::{Path, PathBuf};
+
+use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use teu_master_core::record::{Restored, StoreOp};
+
+use super::{Store, StoreError, tables};
+
+const FORMAT: u64 = 1;
+const FORMAT_TABLE: TableDefinition<'_, &str, u64> = TableDefinition::new("format");
+const FORMAT_KEY: &str = "format";
+
+/// Pages kept in memory: the records of a large location are some megabytes, and they are read once.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Keeps records in a file.
+#[derive(Debug)]
+pub struct RedbStore {
+    database: Database,
+    path: PathBuf,
+}
+
+const fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
+    TableDefinition::new(name)
+}
+
+impl RedbStore {
+    /// Opens the file, making it if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`], [`StoreError::Newer`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let opened = Database::builder().set_cache_size(CACHE_BYTES).create(path);
+        let database = opened.map_err(|error| StoreError::Open {
+            path: path.to_owned(),
+            source: Box::new(error.into()),
+        })?;
+        let store = Self {
+            database,
+            path: path.to_owned(),
+        };
+        store.check_format().map_err(|error| store.name(error))?;
+        Ok(store)
+    }
+
+    fn check_format(&self) -> Result<(), Failed> {
+        let write = self.database.begin_write()?;
+        let found = {
+            let mut format = write.open_table(FORMAT_TABLE)?;
+            let found = format.get(FORMAT_KEY)?.map(|found| found.value());
+            if found.is_none() {
+                format.insert(FORMAT_KEY, FORMAT)?;
+            }
+            for name in tables::TABLES {
+                write.open_table(table(name))?;
+            }
+            found
+        };
+        if let Some(found) = found.filter(|found| *found > FORMAT) {
+            return Err(Failed::Newer(found));
+        }
+        write.commit()?;
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Restored, Failed> {
+        let read = self.database.begin_read()?;
+        let mut restored = Restored::default();
+        for name in tables::TABLES {
+            for entry in read.open_table(table(name))?.iter()? {
+                let (_, value) = entry?;
+                tables::restore(&mut restored, name, value.value())?;
+            }
+        }
+        Ok(restored)
+    }
+
+    fn write(&self, operations: &[StoreOp]) -> Result<(), Failed> {
+        let mut write = self.database.begin_write()?;
+        write.set_durability(Durability::Immediate)?;
+        for operation in operations {
+            let change = tables::change(operation)?;
+            let mut table = write.open_table(table(change.table))?;
+            match change.value {
+                Some(value) => table.insert(change.key.as_slice(), value.as_slice())?,
+                None => table.remove(change.key.as_slice())?,
+            };
+        }
+        write.commit()?;
+        Ok(())
+    }
+
+    fn name(&self, failed: Failed) -> StoreError {
+        match failed {
+            Failed::Engine(source) => StoreError::Open {
+                path: self.path.clone(),
+                source: Box::new(source),
+            },
+            Failed::Newer(found) => StoreError::Newer {
+                path: self.path.clone(),
+                found,
+                known: FORMAT,
+            },
+            Failed::Store(error) => error,
+        }
+    }
+}
+
+impl Store for RedbStore {
+    fn load(&self) -> Result<Restored, StoreError> {
+        self.read().map_err(|failed| match failed {
+            Failed::Engine(source) => StoreError::Read(Box::new(source)),
+            other => self.name(other),
+        })
+    }
+
+    fn commit(&self, operations: &[StoreOp]) -> Result<(), StoreError> {
+        self.write(operations).map_err(|failed| match failed {
+            Failed::Engine(source) => StoreError::Write(Box::new(source)),
+            other => self.name(other),
+        })
+    }
+}
+
+/// A failure before it is known what was attempted.
+enum Failed {
+    Engine(redb::Error),
+    Newer(u64),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+macro_rules! engine_errors {
+    ($($error:ident),*) => {$(
+        impl From<redb::$error> for Failed {
+            fn from(error: redb::$error) -> Self {
+                Self::Engine(error.into())
+            }
+        }
+    )*};
+}
+
+engine_errors!(
+    TransactionError,
+    TableError,
+    StorageError,
+    CommitError,
+    SetDurabilityError
+);
