@@ -22,7 +22,7 @@ const PROBE_AFTER: Duration = Duration::from_millis(200);
 
 /// Reads start at this size and double up to the second: a full part and its header fit in the
 /// larger, so bulk needs about one read a part.
-const READ_BUFFER_BYTES: (usize, usize) = (4 * 1024, 256 * 1024);
+const READ_BUFFER_BYTES: (usize, usize) = (4 * 1024, 128 * 1024);
 
 /// Short reads before the buffer shrinks again.
 const SHORT_READS: usize = 4;
