@@ -23,7 +23,9 @@ pub(crate) struct Administrator(());
 
 impl Accounts {
     pub(crate) fn new(accounts: Vec<Account>) -> Self {
-        Self { by_key: accounts.into_iter().map(|a| (a.key, a)).collect() }
+        Self {
+            by_key: accounts.into_iter().map(|a| (a.key, a)).collect(),
+        }
     }
 
     pub(crate) fn may_connect(&self, key: &PublicKey) -> bool {
@@ -46,7 +48,9 @@ impl Accounts {
         }
         let known = self.by_key.get(&account.key);
         if known.is_none() && self.by_key.len() >= limits::ACCOUNTS {
-            return Err(refusals::limit("the location has no room for further accounts"));
+            return Err(refusals::limit(
+                "the location has no room for further accounts",
+            ));
         }
         if known.is_some_and(|a| a.admin) && !account.admin {
             self.keeps_an_administrator_without(&account.key)?;
@@ -57,7 +61,10 @@ impl Accounts {
 
     pub(crate) fn remove(&mut self, _: &Administrator, key: &PublicKey) -> Result<(), Refusal> {
         if !self.by_key.contains_key(key) {
-            return Err(Refusal::new(RefusalCode::NotFound, "no account has this key"));
+            return Err(Refusal::new(
+                RefusalCode::NotFound,
+                "no account has this key",
+            ));
         }
         self.keeps_an_administrator_without(key)?;
         self.by_key.remove(key);
@@ -80,15 +87,25 @@ mod tests {
     use super::*;
 
     fn account(byte: u8, admin: bool) -> Account {
-        Account { key: PublicKey::from_bytes([byte; 32]), name: "x".into(), admin }
+        Account {
+            key: PublicKey::from_bytes([byte; 32]),
+            name: "x".into(),
+            admin,
+        }
     }
 
     #[test]
     fn only_administrators_are_proven_and_the_last_one_stays() {
         let mut accounts = Accounts::new(vec![account(1, true), account(2, false)]);
         let key = |byte| PublicKey::from_bytes([byte; 32]);
-        assert_eq!(accounts.administrator(&key(2)).unwrap_err().code, RefusalCode::Forbidden);
-        assert_eq!(accounts.administrator(&key(9)).unwrap_err().code, RefusalCode::Forbidden);
+        assert_eq!(
+            accounts.administrator(&key(2)).unwrap_err().code,
+            RefusalCode::Forbidden
+        );
+        assert_eq!(
+            accounts.administrator(&key(9)).unwrap_err().code,
+            RefusalCode::Forbidden
+        );
         let proof = accounts.administrator(&key(1)).unwrap();
         assert!(accounts.remove(&proof, &key(1)).is_err());
         assert!(accounts.put(&proof, account(1, false)).is_err());

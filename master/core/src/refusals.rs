@@ -64,7 +64,9 @@ pub(crate) fn limit(message: impl Into<String>) -> Refusal {
 pub(crate) fn odd_answer(node: &str) -> Refusal {
     Refusal::new(
         RefusalCode::Internal,
-        format!("node `{node}` answered something else than it was asked. Compare the versions \
-                 of master and node with `teu doctor`"),
+        format!(
+            "node `{node}` answered something else than it was asked. Compare the versions \
+                 of master and node with `teu doctor`"
+        ),
     )
 }

@@ -32,7 +32,11 @@ struct Kept {
 impl ReplyMemory {
     /// The answer that `request` was given, if it is still known.
     pub(crate) fn get(&self, request: &RequestId, now_ms: u64) -> Option<&Answer> {
-        let kept = self.kept.iter().rev().find(|kept| kept.request == *request)?;
+        let kept = self
+            .kept
+            .iter()
+            .rev()
+            .find(|kept| kept.request == *request)?;
         (kept.until_ms > now_ms).then_some(&kept.answer)
     }
 
@@ -44,10 +48,17 @@ impl ReplyMemory {
             return;
         }
         let until_ms = now_ms + limits::REPLY_REMEMBERED_MS;
-        self.kept.push_back(Kept { request, answer: answer.clone(), bytes, until_ms });
+        self.kept.push_back(Kept {
+            request,
+            answer: answer.clone(),
+            bytes,
+            until_ms,
+        });
         self.bytes += bytes;
         while self.is_over(now_ms) {
-            let Some(oldest) = self.kept.pop_front() else { break };
+            let Some(oldest) = self.kept.pop_front() else {
+                break;
+            };
             self.bytes -= oldest.bytes;
         }
     }
@@ -55,7 +66,10 @@ impl ReplyMemory {
     fn is_over(&self, now_ms: u64) -> bool {
         self.kept.len() > limits::REPLIES_REMEMBERED
             || self.bytes > limits::REPLY_BYTES_REMEMBERED
-            || self.kept.front().is_some_and(|kept| kept.until_ms <= now_ms)
+            || self
+                .kept
+                .front()
+                .is_some_and(|kept| kept.until_ms <= now_ms)
     }
 }
 
@@ -73,7 +87,11 @@ fn size(answer: &Answer) -> usize {
 
 fn info_size(info: &ContainerInfo) -> usize {
     let command: usize = info.command.iter().map(|word| word.len() + 24).sum();
-    let labels: usize = info.labels.iter().map(|(k, v)| k.len() + v.len() + 48).sum();
+    let labels: usize = info
+        .labels
+        .iter()
+        .map(|(k, v)| k.len() + v.len() + 48)
+        .sum();
     command + labels + info.image_name.len() + info.allowed_from.len() * 16
 }
 
@@ -100,7 +118,11 @@ mod tests {
         let mut memory = ReplyMemory::default();
         for code in RefusalCode::ALL {
             memory.keep(id(7), &Err(Refusal::new(code, "no")), 0);
-            assert_eq!(memory.get(&id(7), 1).is_none(), code.is_retryable(), "{code:?}");
+            assert_eq!(
+                memory.get(&id(7), 1).is_none(),
+                code.is_retryable(),
+                "{code:?}"
+            );
             memory = ReplyMemory::default();
         }
     }
@@ -118,6 +140,9 @@ mod tests {
             memory.keep(id(n), &long, 0);
         }
         assert!(memory.bytes <= limits::REPLY_BYTES_REMEMBERED);
-        assert_eq!(memory.bytes, memory.kept.iter().map(|kept| kept.bytes).sum::<usize>());
+        assert_eq!(
+            memory.bytes,
+            memory.kept.iter().map(|kept| kept.bytes).sum::<usize>()
+        );
     }
 }

@@ -22,7 +22,10 @@ pub(crate) fn nth(range: (Ipv4Addr, u8), number: u16) -> Option<(Ipv4Addr, u8)> 
         return None;
     }
     let base = u32::from(range.0) & mask(range.1);
-    Some((Ipv4Addr::from(base | u32::from(number) << (32 - PREFIX)), PREFIX))
+    Some((
+        Ipv4Addr::from(base | u32::from(number) << (32 - PREFIX)),
+        PREFIX,
+    ))
 }
 
 /// Whether a container may have this address: inside, and none of the three that are taken.
@@ -33,7 +36,9 @@ pub(crate) fn may_hold(subnet: (Ipv4Addr, u8), ip: Ipv4Addr) -> bool {
 }
 
 fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
+    u32::MAX
+        .checked_shl(32 - u32::from(prefix.min(32)))
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -56,7 +61,11 @@ mod tests {
     fn an_address_is_held_only_inside_and_not_at_the_edges() {
         let subnet = (Ipv4Addr::new(10, 20, 3, 0), 24);
         for (last, fits) in [(0, false), (1, false), (2, true), (254, true), (255, false)] {
-            assert_eq!(may_hold(subnet, Ipv4Addr::new(10, 20, 3, last)), fits, "{last}");
+            assert_eq!(
+                may_hold(subnet, Ipv4Addr::new(10, 20, 3, last)),
+                fits,
+                "{last}"
+            );
         }
         assert!(!may_hold(subnet, Ipv4Addr::new(10, 20, 4, 9)));
     }

@@ -1,0 +1,202 @@
+//! Requests against their documented bounds: what passes here can be stored and forwarded.
+//!
+//! The node checks again what only it can (that the image has the user, that paths stay inside).
+
+use bytes::Bytes;
+use teu_protocol::message::{PreBootFile, ProcessSpec, Refusal, ResourceLimits, SpawnSpec};
+
+use crate::refusals::bad;
+
+/// Linux takes no longer single string (MAX_ARG_STRLEN).
+const WORD_BYTES: usize = 128 << 10;
+/// Arguments and environment together: a quarter of Linux's default of 2 MiB (ARG_MAX).
+const WORDS_BYTES: usize = 512 << 10;
+/// Arguments, or variables.
+const WORDS: usize = 4_096;
+/// Labels, each of [`LABEL_BYTES`] for key and for value.
+const LABELS: usize = 64;
+const LABEL_BYTES: usize = 256;
+/// Pre-boot files, together of [`FILES_BYTES`]: they travel in one message of 8 MiB.
+const FILES: usize = 256;
+const FILES_BYTES: u64 = 4 << 20;
+/// Linux's PATH_MAX.
+const PATH_BYTES: usize = 4_096;
+/// `user:group` by name: 32 bytes each are Linux's usual bound.
+const USER_BYTES: usize = 256;
+/// A program needs a few pages more than nothing.
+const MEMORY_MIN_BYTES: u64 = 4 << 20;
+/// The kernel's quota granularity.
+const CPU_MIN_MILLIS: u64 = 10;
+const IMAGE_NAME_BYTES: usize = 512;
+
+pub(crate) fn spawn(spec: &SpawnSpec, bulk: &[Bytes]) -> Result<(), Refusal> {
+    process(&spec.process)?;
+    if let Some(entrypoint) = &spec.entrypoint {
+        words("the entrypoint", entrypoint.iter())?;
+    }
+    if spec.labels.len() > LABELS {
+        return Err(bad(format!("a container has at most {LABELS} labels")));
+    }
+    let fits = |text: &str| text.len() <= LABEL_BYTES && !text.contains('\0');
+    if !spec
+        .labels
+        .iter()
+        .all(|(key, value)| !key.is_empty() && fits(key) && fits(value))
+    {
+        return Err(bad(format!(
+            "a label's key and value have at most {LABEL_BYTES} bytes each"
+        )));
+    }
+    if spec.image_name.len() > IMAGE_NAME_BYTES {
+        return Err(bad(format!(
+            "an image's name has at most {IMAGE_NAME_BYTES} bytes"
+        )));
+    }
+    if let Some(name) = &spec.hostname {
+        hostname(name)?;
+    }
+    limits(&spec.limits)?;
+    files(&spec.files, bulk)
+}
+
+pub(crate) fn process(spec: &ProcessSpec) -> Result<(), Refusal> {
+    words("the command", spec.args.iter().flatten())?;
+    words("the environment", spec.env.iter().map(|(_, value)| value))?;
+    words("the environment", spec.env.iter().map(|(name, _)| name))?;
+    if spec
+        .env
+        .iter()
+        .any(|(name, _)| name.is_empty() || name.contains('='))
+    {
+        return Err(bad("a variable's name is not empty and has no `=`"));
+    }
+    let plain = |text: &str, most: usize| text.len() <= most && !text.contains('\0');
+    if spec
+        .user
+        .as_ref()
+        .is_some_and(|user| user.is_empty() || !plain(user, USER_BYTES))
+    {
+        return Err(bad(format!(
+            "a user has 1 to {USER_BYTES} bytes: `name`, `uid`, `uid:gid`"
+        )));
+    }
+    if spec
+        .workdir
+        .as_ref()
+        .is_some_and(|dir| !dir.starts_with('/') || !plain(dir, PATH_BYTES))
+    {
+        return Err(bad(
+            "a working directory is an absolute path of at most 4096 bytes",
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn signal(number: u8) -> Result<(), Refusal> {
+    if (1..=64).contains(&number) {
+        Ok(())
+    } else {
+        Err(bad("a signal is a number from 1 to 64"))
+    }
+}
+
+fn words<'a>(what: &str, words: impl Iterator<Item = &'a String>) -> Result<(), Refusal> {
+    let (mut count, mut bytes) = (0, 0);
+    for word in words {
+        count += 1;
+        bytes += word.len() + 1;
+        if word.contains('\0') {
+            return Err(bad(format!(
+                "{what} has a NUL character, which no program can be given"
+            )));
+        }
+        if word.len() >= WORD_BYTES || bytes > WORDS_BYTES || count > WORDS {
+            return Err(bad(format!(
+                "{what} is too long: at most {WORDS} words of below {WORD_BYTES} bytes, \
+                 together {WORDS_BYTES}. Use a pre-boot file"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn hostname(name: &str) -> Result<(), Refusal> {
+    let fits = (1..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_')
+        && !name.starts_with('-');
+    if fits {
+        Ok(())
+    } else {
+        Err(bad("a host name has 1 to 63 letters, digits and dashes"))
+    }
+}
+
+fn limits(limits: &ResourceLimits) -> Result<(), Refusal> {
+    if limits
+        .memory_bytes
+        .is_some_and(|bytes| bytes < MEMORY_MIN_BYTES)
+    {
+        return Err(bad("a container needs at least 4 MiB of memory"));
+    }
+    // The upper bounds only keep sums from overflowing: no machine has as much.
+    if limits.memory_bytes.is_some_and(|bytes| bytes > 1 << 50)
+        || limits.cpu_millis.is_some_and(|millis| millis > 1 << 30)
+    {
+        return Err(bad("the limits are beyond any machine"));
+    }
+    if limits
+        .cpu_millis
+        .is_some_and(|millis| millis < CPU_MIN_MILLIS)
+    {
+        return Err(bad("a container needs at least a hundredth of a core"));
+    }
+    if limits.pids == Some(0) {
+        return Err(bad("a container needs at least one process"));
+    }
+    Ok(())
+}
+
+fn files(files: &[PreBootFile], bulk: &[Bytes]) -> Result<(), Refusal> {
+    if files.len() > FILES {
+        return Err(bad(format!(
+            "a container has at most {FILES} pre-boot files"
+        )));
+    }
+    for file in files {
+        let path = &file.path;
+        let fits = path.starts_with('/')
+            && !path.ends_with('/')
+            && path.len() <= PATH_BYTES
+            && !path.contains('\0')
+            && !path.split('/').any(|part| part == "..");
+        if !fits {
+            return Err(bad(format!(
+                "`{}` cannot be a pre-boot file's path: it is absolute and has no `..`",
+                path.chars().take(80).collect::<String>()
+            )));
+        }
+        if file.mode > 0o7777 {
+            return Err(bad("a file's mode is at most 7777 (octal)"));
+        }
+    }
+    let promised = files
+        .iter()
+        .fold(0u64, |sum, file| sum.saturating_add(file.size));
+    if promised > FILES_BYTES {
+        return Err(bad(
+            "pre-boot files have at most 4 MiB together. Put more into the image",
+        ));
+    }
+    let sent: u64 = bulk.iter().map(|part| part.len() as u64).sum();
+    if promised != sent {
+        return Err(bad(format!(
+            "the pre-boot files should have {promised} bytes, and {sent} came with the request"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

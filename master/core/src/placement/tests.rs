@@ -1,0 +1,159 @@
+//! Placement as tables: who wins, and what is said when nobody does.
+
+use super::*;
+
+fn node(id: u8, name: &str) -> Candidate<'_> {
+    Candidate {
+        id: NodeId::from_bytes([id; 16]),
+        name,
+        platform: "linux/amd64",
+        capacity: NodeCapacity {
+            cpu_millis: 4_000,
+            memory_bytes: 8 << 30,
+            disk_bytes: 100 << 30,
+        },
+        usage: NodeUsage {
+            memory_free_bytes: 8 << 30,
+            disk_free_bytes: 50 << 30,
+            ..NodeUsage::default()
+        },
+        promises: Promises::default(),
+        layers_present: 0,
+        addresses: 200,
+    }
+}
+
+const ANY: Wanted<'_> = Wanted {
+    platform: "linux/amd64",
+    limits: ResourceLimits {
+        memory_bytes: None,
+        cpu_millis: None,
+        pids: None,
+    },
+};
+
+fn chosen(candidates: &[Candidate<'_>], wanted: Wanted<'_>) -> u8 {
+    choose(candidates, wanted).unwrap().as_bytes()[0]
+}
+
+#[test]
+fn the_freer_node_wins() {
+    let (a, b) = (node(1, "a"), node(2, "b"));
+    assert_eq!(
+        chosen(&[a.clone(), b.clone()], ANY),
+        1,
+        "of equals the first"
+    );
+
+    let mut busy = a.clone();
+    busy.usage.cpu_used_millis = 3_000;
+    assert_eq!(chosen(&[busy, b.clone()], ANY), 2, "CPU in use");
+
+    let mut full = a.clone();
+    full.usage.memory_free_bytes = 1 << 30;
+    assert_eq!(chosen(&[full, b.clone()], ANY), 2, "memory in use");
+
+    let mut promised = a.clone();
+    promised.promises.add(&ResourceLimits {
+        memory_bytes: Some(4 << 30),
+        ..ANY.limits
+    });
+    assert_eq!(chosen(&[promised, b.clone()], ANY), 2, "memory promised");
+
+    let mut in_flight = a.clone();
+    in_flight.promises.add(&ANY.limits);
+    assert_eq!(
+        chosen(&[in_flight, b.clone()], ANY),
+        2,
+        "even without limits"
+    );
+
+    let mut warm = a;
+    warm.layers_present = 1_000;
+    warm.usage.cpu_used_millis = 1_000;
+    assert_eq!(
+        chosen(&[warm, b], ANY),
+        1,
+        "layers that are there outweigh some load"
+    );
+}
+
+#[test]
+fn who_cannot_take_it_says_why() {
+    let memory = Wanted {
+        limits: ResourceLimits {
+            memory_bytes: Some(9 << 30),
+            ..ANY.limits
+        },
+        ..ANY
+    };
+    let cpu = Wanted {
+        limits: ResourceLimits {
+            cpu_millis: Some(5_000),
+            ..ANY.limits
+        },
+        ..ANY
+    };
+    let arm = Wanted {
+        platform: "linux/arm64",
+        ..ANY
+    };
+    let mut no_disk = node(1, "a");
+    no_disk.usage.disk_free_bytes = 1 << 20;
+    let mut no_address = node(1, "a");
+    no_address.addresses = 0;
+    let table = [
+        (vec![], ANY, RefusalCode::NoCapacity, "no node is up"),
+        (
+            vec![node(1, "a")],
+            memory,
+            RefusalCode::NoCapacity,
+            "9216 MiB were asked",
+        ),
+        (
+            vec![node(1, "a")],
+            cpu,
+            RefusalCode::NoCapacity,
+            "5000 were asked",
+        ),
+        (
+            vec![node(1, "a")],
+            arm,
+            RefusalCode::WrongPlatform,
+            "linux/arm64",
+        ),
+        (vec![no_disk], ANY, RefusalCode::NoCapacity, "disk"),
+        (vec![no_address], ANY, RefusalCode::NoCapacity, "address"),
+    ];
+    for (candidates, wanted, code, text) in table {
+        let refusal = choose(&candidates, wanted).unwrap_err();
+        assert_eq!(refusal.code, code, "{refusal}");
+        assert!(refusal.message.contains(text), "{refusal}");
+    }
+}
+
+#[test]
+fn an_image_runs_where_the_platform_matches() {
+    let mut arm = node(2, "arm");
+    arm.platform = "linux/arm64";
+    let wanted = Wanted {
+        platform: "linux/arm64/v8",
+        ..ANY
+    };
+    assert_eq!(chosen(&[node(1, "amd"), arm], wanted), 2);
+}
+
+#[test]
+fn what_is_added_is_subtracted() {
+    let mut promises = Promises::default();
+    let limited = ResourceLimits {
+        memory_bytes: Some(5),
+        cpu_millis: None,
+        pids: Some(1),
+    };
+    promises.add(&limited);
+    promises.add(&ANY.limits);
+    promises.subtract(&limited);
+    promises.subtract(&ANY.limits);
+    assert_eq!(promises, Promises::default());
+}
