@@ -44,8 +44,6 @@ const GENERATED: FileLook = FileLook { mode: 0o644, uid: 0, gid: 0 };
 pub(super) struct Stub {
     pub cgroup: Cgroup,
     pub hierarchies: Hierarchies,
-    /// A directory to mount the scratch file system on.
-    pub scratch_dir: PathBuf,
     pub stdio: ChildStdio,
     pub report: Rc<OwnedFd>,
     pub seccomp: Rc<SeccompProgram>,
@@ -57,6 +55,11 @@ impl Stub {
         let _ = rustix::process::set_parent_process_death_signal(Some(
             rustix::process::Signal::KILL,
         ));
+        // libcontainer's errors lose their causes; it logs them. They go to the agent's own stderr.
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::ERROR)
+            .with_writer(io::stderr)
+            .try_init();
         let report = Rc::clone(&self.report);
         match self.prepare_and_start() {
             Ok(()) => 0,
@@ -96,9 +99,9 @@ impl Stub {
         fork::set_groups(&[])?;
         namespaces::own_cgroup_view()?;
         namespaces::private_mounts()?;
-        let scratch = Scratch::mount(&self.scratch_dir)?;
+        // A place that every host has and that mapped users can walk to.
+        let scratch = Scratch::mount(namespaces::hide_cgroups()?)?;
         namespaces::mount_sys(&scratch.dir.join("sys"), &self.hierarchies)?;
-        namespaces::hide_cgroups()?;
         Ok(scratch)
     }
 

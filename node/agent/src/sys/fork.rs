@@ -167,15 +167,25 @@ pub fn return_memory_early() {
 /// Soft and hard limit of open files for containers: what systemd gives services.
 const OPEN_FILES: libc::rlimit = libc::rlimit { rlim_cur: 1024, rlim_max: 524_288 };
 
-/// Sets the resource limits that a container starts with. Needs privilege in the host.
+/// Sets the resource limits that a container starts with: not more than the caller may have, if it
+/// lacks `CAP_SYS_RESOURCE`.
 ///
 /// # Errors
-/// What setrlimit(2) said.
+/// What getrlimit(2) or setrlimit(2) said.
 pub fn container_rlimits() -> io::Result<()> {
     let no_core = libc::rlimit { rlim_cur: 0, rlim_max: libc::RLIM_INFINITY };
-    for (resource, limit) in [(libc::RLIMIT_NOFILE, OPEN_FILES), (libc::RLIMIT_CORE, no_core)] {
-        // SAFETY: the struct outlives the call.
-        if unsafe { libc::setrlimit(resource, &raw const limit) } != 0 {
+    for (resource, wanted) in [(libc::RLIMIT_NOFILE, OPEN_FILES), (libc::RLIMIT_CORE, no_core)] {
+        // SAFETY: the structs outlive the calls.
+        let done = unsafe {
+            if libc::setrlimit(resource, &raw const wanted) == 0 {
+                continue;
+            }
+            let mut have = wanted;
+            libc::getrlimit(resource, &raw mut have);
+            have.rlim_cur = wanted.rlim_cur.min(have.rlim_max);
+            libc::setrlimit(resource, &raw const have)
+        };
+        if done != 0 {
             return Err(io::Error::last_os_error());
         }
     }

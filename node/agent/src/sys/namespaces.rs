@@ -58,9 +58,15 @@ pub fn join_user(userns: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::thread::move_into_link_name_space(userns, Some(LinkNameSpaceType::User))?)
 }
 
-/// Mounts the container's `/sys` at `target`: a sysfs of the current network namespace, and in it
-/// the current cgroup namespace, all read-only. Only the host's root can do this; the container's
-/// root, who does not own the network namespace, could not.
+/// Where every cgroup file system of a Linux host is mounted, or below.
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// Mounts the container's `/sys` at `target`: a sysfs of the current network namespace, read-only,
+/// and on a v2 host in it the current cgroup namespace, so that programs see their limits. Only
+/// the host's root can do this; the container's root, who does not own the network namespace,
+/// could not.
+///
+/// On v1 there is no cgroup view: libcontainer would take it for the host's (see [`hide_cgroups`]).
 ///
 /// # Errors
 /// What mount(2) said of sysfs. A cgroup view that cannot be had is left out.
@@ -68,35 +74,20 @@ pub fn mount_sys(target: &Path, hierarchies: &Hierarchies) -> io::Result<()> {
     let flags =
         MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("sysfs", target, "sysfs", flags, None)?;
-    let groups = target.join("fs/cgroup");
-    let unified = hierarchies.iter().any(|one| one.unified);
-    if unified {
-        let _ = mount("cgroup2", &groups, "cgroup2", flags, None);
-        return Ok(());
+    if hierarchies.iter().any(|one| one.unified) {
+        let _ = mount("cgroup2", target.join("fs/cgroup"), "cgroup2", flags, None);
     }
-    let writable = flags - MountFlags::RDONLY;
-    if mount("tmpfs", &groups, "tmpfs", writable, c"mode=0755,size=64k").is_err() {
-        return Ok(());
-    }
-    for one in hierarchies.iter() {
-        let Some(name) = one.mount_name() else { continue };
-        let Ok(options) = std::ffi::CString::new(name) else { continue };
-        let dir = groups.join(name);
-        if fs::create_dir(&dir).is_ok() {
-            let _ = mount("cgroup", &dir, "cgroup", flags, options.as_c_str());
-        }
-    }
-    rustix::mount::mount_remount(&groups, MountFlags::BIND | flags, c"")?;
     Ok(())
 }
 
-/// Hides every cgroup file system from this mount namespace. libcontainer would otherwise write to
-/// each `cgroup.procs` that it finds, although the process is in its group already, and on v1
-/// each container would pay an RCU grace period (7 to 24 ms measured) for nothing.
+/// Takes every cgroup file system out of this mount namespace and returns the directory that is
+/// free now. libcontainer would otherwise write to each `cgroup.procs` that it finds, although the
+/// process is in its group already, and on v1 each container would pay an RCU grace period (7 to
+/// 24 ms measured) for nothing.
 ///
 /// # Errors
-/// What umount(2) or mount(2) said.
-pub fn hide_cgroups() -> io::Result<()> {
+/// What umount(2) said; a host without that directory.
+pub fn hide_cgroups() -> io::Result<&'static Path> {
     let text = fs::read_to_string("/proc/self/mountinfo")?;
     let mut found: Vec<&str> = Vec::new();
     for line in text.lines() {
@@ -108,9 +99,6 @@ pub fn hide_cgroups() -> io::Result<()> {
     for at in found.into_iter().rev() {
         unmount(at, UnmountFlags::DETACH)?;
     }
-    let root = Path::new("/sys/fs/cgroup");
-    if root.is_dir() {
-        mount("tmpfs", root, "tmpfs", MountFlags::RDONLY, c"size=4k")?;
-    }
-    Ok(())
+    let root = Path::new(CGROUP_ROOT);
+    root.metadata().map(|_| root)
 }

@@ -196,8 +196,10 @@ impl Root {
         let mut so_far = PathBuf::new();
         let mut dir = self.open_at(Path::new("."), flags, 0)?;
         for part in relative(path).components() {
-            let Component::Normal(name) = part else {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "`..` in a path"));
+            let name = match part {
+                Component::Normal(name) => name,
+                Component::CurDir => continue,
+                _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "`..` in a path")),
             };
             so_far.push(name);
             dir = match self.open_at(&so_far, flags, 0) {

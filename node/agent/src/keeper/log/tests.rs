@@ -101,7 +101,7 @@ fn large_output_is_split_and_comes_back_byte_exact() {
     let bytes: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
     log.append(Channel::Stdout, 0, &bytes).unwrap();
     let reader = LogReader::new(dir.path(), PROCESS);
-    let (mut cursor, mut back) = (0, Vec::new());
+    let (mut cursor, mut back) = (0, Vec::<u8>::new());
     loop {
         let chunk = reader.read(cursor, 50_000).unwrap();
         if chunk.records.is_empty() {

@@ -58,7 +58,6 @@ impl Supervisor {
         let stub = Stub {
             cgroup: self.cgroup.clone(),
             hierarchies: self.config.hierarchies.clone(),
-            scratch_dir: crate::keeper::socket_dir(&self.config.run_dir),
             stdio,
             report: Rc::new(theirs),
             seccomp: Rc::clone(&self.config.seccomp),

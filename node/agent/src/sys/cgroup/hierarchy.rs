@@ -48,12 +48,6 @@ impl Hierarchy {
     pub fn has(&self, controller: Controller) -> bool {
         self.unified || self.controllers.contains(&controller)
     }
-
-    /// What to mount in a container to show this hierarchy: file system type and options.
-    #[must_use]
-    pub fn mount_name(&self) -> Option<&str> {
-        self.mount.file_name()?.to_str()
-    }
 }
 
 /// The hierarchies that a slot has a group in.
