@@ -133,6 +133,17 @@ impl AddressPool {
         }
     }
 
+    /// Lets an address rest that somebody else than this pool's owner has used: what an earlier
+    /// run of the agent left behind. Addresses that are taken or foreign are not affected.
+    pub fn rest(&mut self, address: Ipv4Addr, now: Duration) {
+        if self.subnet.is_for_containers(address) && !self.is_known(address) {
+            self.resting.push_back(Resting {
+                address,
+                free_at: now + self.rest,
+            });
+        }
+    }
+
     /// How many addresses are taken.
     #[must_use]
     pub fn taken(&self) -> usize {
@@ -193,6 +204,20 @@ mod tests {
         );
         assert!(pool.adopt("10.77.1.1".parse().unwrap()).is_err());
         assert!(pool.adopt("10.77.2.9".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn what_an_earlier_run_used_rests_too() {
+        let mut pool = pool("10.77.1.0/29");
+        let before: Ipv4Addr = "10.77.1.2".parse().unwrap();
+        pool.rest(before, Duration::ZERO);
+        pool.rest(before, Duration::ZERO);
+        pool.rest("10.77.2.2".parse().unwrap(), Duration::ZERO);
+        for _ in 0..4 {
+            assert_ne!(pool.take(Duration::ZERO).unwrap(), before);
+        }
+        assert_eq!(pool.take(REST), Ok(before));
+        assert!(matches!(pool.take(REST), Err(PoolError::Exhausted { .. })));
     }
 
     proptest! {

@@ -111,6 +111,13 @@ impl Ipv4Subnet {
         u32::from(address) & !Self::mask(self.prefix)
     }
 
+    /// The address with this number, if it is within the subnet.
+    #[must_use]
+    pub fn address_of(self, host_number: u32) -> Option<Ipv4Addr> {
+        let address = Ipv4Addr::from(u32::from(self.base).checked_add(host_number)?);
+        self.contains(address).then_some(address)
+    }
+
     fn mask(prefix: u8) -> u32 {
         u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
     }

@@ -89,12 +89,22 @@ impl NetConfig {
         format!("{}v{}", self.instance, self.subnet.host_number(ip))
     }
 
-    /// Whether `interface` is called as this instance's veths are.
+    /// The address that a veth of this name belongs to, if it is one of this instance's.
+    #[must_use]
+    pub fn address_of_veth(&self, interface: &str) -> Option<Ipv4Addr> {
+        let number = interface
+            .strip_prefix(self.instance.as_str())?
+            .strip_prefix('v')?;
+        let address = self.subnet.address_of(number.parse().ok()?)?;
+        (self.veth(address) == interface).then_some(address)
+    }
+
+    /// Whether `interface` is called as this instance's veths are, in whatever subnet.
     #[must_use]
     pub fn is_veth_name(&self, interface: &str) -> bool {
         let number = interface
             .strip_prefix(self.instance.as_str())
-            .and_then(|n| n.strip_prefix('v'));
+            .and_then(|rest| rest.strip_prefix('v'));
         number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
     }
 
@@ -147,6 +157,10 @@ mod tests {
         assert_eq!(config.bridge(), "teu0");
         assert_eq!(config.veth(ip), "teuv254");
         assert!(config.is_veth_name("teuv254"));
+        assert_eq!(config.address_of_veth("teuv254"), Some(ip));
+        for other in ["teuv256", "teuv+5", "teuv05", "teuv"] {
+            assert_eq!(config.address_of_veth(other), None, "{other}");
+        }
         for other in ["teu0", "teuv", "teuv1x", "teu2v1", "xteuv1"] {
             assert!(!config.is_veth_name(other), "{other}");
         }

@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// Others may change their tables often (Docker does for each container); looking costs about
 /// 1 ms, so not more often than this.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A socket that hears announcements.
 #[derive(Debug)]

@@ -221,7 +221,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Veths of slots that nobody knows any more.
+    /// Veths of slots that nobody knows any more; their addresses rest like others.
     fn remove_strays(&mut self) -> Result<(), NetError> {
         let known: Vec<String> = self
             .slots
@@ -234,6 +234,12 @@ impl Worker {
             .map(|link| link.name)
             .filter(|name| self.config.is_veth_name(name) && !known.contains(name))
             .collect();
+        for address in strays
+            .iter()
+            .filter_map(|name| self.config.address_of_veth(name))
+        {
+            self.pool.rest(address, self.started.elapsed());
+        }
         let removed = self.links.remove(&self.config, &strays);
         removed.map_err(|source| NetError::RemoveVeths {
             count: strays.len(),
