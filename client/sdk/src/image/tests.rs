@@ -560,7 +560,7 @@ async fn an_image_travels_through_a_real_engine() {
     }
 
     let found = engine.find(&name).await.unwrap();
-    assert_eq!(found.names, [name.clone()]);
+    assert_eq!(found.names, std::slice::from_ref(&name));
     let short = engine.find(&found.id).await.unwrap();
     assert_eq!(short, found);
     let newest = engine.newest().await.unwrap();
@@ -595,9 +595,5 @@ async fn an_image_travels_through_a_real_engine() {
     let steps = steps.lock().unwrap();
     assert!(matches!(steps[0], ImageProgress::Exporting { .. }));
     let total = source.size();
-    assert!(
-        steps
-            .iter()
-            .any(|step| *step == ImageProgress::Verifying { done: total, total })
-    );
+    assert!(steps.contains(&ImageProgress::Verifying { done: total, total }));
 }
