@@ -21,12 +21,17 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Runs in the foreground until SIGTERM or SIGINT; prints one line when it is ready. Its key, its
 /// records and the layers are in the data directory.
 #[derive(Debug, Parser)]
-#[command(name = "teu-master", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "teu-master",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Option<Verb>,
     #[command(flatten)]
-    run: Option<Run>,
+    run: Run,
 }
 
 #[derive(Debug, Subcommand)]
@@ -61,11 +66,13 @@ struct Run {
         env = "TEU_MASTER_LISTEN"
     )]
     listen: SocketAddr,
-    #[command(flatten)]
-    data: Data,
+    /// Directory of the key, the records and the layers
+    // An Option because a subcommand lifts the requirement.
+    #[arg(long, value_name = "DIR", env = "TEU_MASTER_DATA", required = true)]
+    data: Option<PathBuf>,
     /// The location's DNS name; clients and nodes must use the same
-    #[arg(long, value_name = "NAME", env = "TEU_MASTER_FQDN")]
-    fqdn: String,
+    #[arg(long, value_name = "NAME", env = "TEU_MASTER_FQDN", required = true)]
+    fqdn: Option<String>,
     /// Serial number of the location's key; clients and nodes must use the same
     #[arg(long, value_name = "N", default_value_t = 1, env = "TEU_MASTER_SERIAL")]
     serial: u64,
@@ -109,18 +116,15 @@ fn main() -> miette::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    match (cli.verb, cli.run) {
-        (Some(Verb::PublicKey { data } | Verb::Keygen { data }), _) => print_key(&data.path),
-        (None, Some(run)) => {
+    match cli.verb {
+        Some(Verb::PublicKey { data } | Verb::Keygen { data }) => print_key(&data.path),
+        None => {
             raise_file_limit();
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build();
-            runtime.into_diagnostic()?.block_on(serve(run))
+            runtime.into_diagnostic()?.block_on(serve(cli.run))
         }
-        (None, None) => Err(miette!(
-            "--data and --fqdn are needed; see `teu-master --help`"
-        )),
     }
 }
 
@@ -142,7 +146,9 @@ async fn serve(run: Run) -> miette::Result<()> {
         .map(Bootstrap::read)
         .transpose()
         .into_diagnostic()?;
-    let mut config = Config::new(run.listen, run.data.path, run.fqdn.clone());
+    let needed = || miette!("--data and --fqdn are needed; see `teu-master --help`");
+    let (data, fqdn) = run.data.zip(run.fqdn).ok_or_else(needed)?;
+    let mut config = Config::new(run.listen, data, fqdn.clone());
     config.serial = run.serial;
     config.range = run.range;
     config.bootstrap = bootstrap.unwrap_or_default();
@@ -152,7 +158,7 @@ async fn serve(run: Run) -> miette::Result<()> {
         .await
         .into_diagnostic()
         .wrap_err("the master cannot start")?;
-    tell_ready(&server, &run.fqdn, run.ready_file.as_deref())?;
+    tell_ready(&server, &fqdn, run.ready_file.as_deref())?;
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
@@ -196,7 +202,8 @@ mod tests {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
         let run = Cli::try_parse_from(["teu-master", "--data", "d", "--fqdn", "dev.localhost"]);
-        assert!(run.unwrap().run.is_some());
+        assert!(run.is_ok_and(|cli| cli.run.fqdn.is_some()));
+        assert!(Cli::try_parse_from(["teu-master", "--data", "d"]).is_err());
         let key = Cli::try_parse_from(["teu-master", "public-key", "--data", "d"]).unwrap();
         assert!(matches!(key.verb, Some(Verb::PublicKey { .. })));
     }

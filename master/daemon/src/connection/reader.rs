@@ -283,17 +283,25 @@ impl Reader {
                 }
             }
             Some(Stream::Upload(upload)) => {
-                if !upload.accept(frame, bulk).await {
-                    end_locally(Stream::Upload(upload), &broken_rules());
-                }
+                let kept_rules = upload.accept(frame, bulk).await;
+                self.end_unless(kept_rules, Stream::Upload(upload));
             }
             Some(Stream::Download(download)) => {
-                if !download.accept(&frame) {
-                    end_locally(Stream::Download(download), &broken_rules());
-                }
+                let kept_rules = download.accept(&frame);
+                self.end_unless(kept_rules, Stream::Download(download));
             }
             // The stream is over: its last frames may still have been on their way.
             None => {}
+        }
+    }
+
+    fn end_unless(&self, kept_rules: bool, stream: Stream) {
+        if !kept_rules {
+            tracing::debug!(
+                connection = self.peer.id.0,
+                "a transfer broke its stream's rules"
+            );
+            end_locally(stream, &broken_rules());
         }
     }
 

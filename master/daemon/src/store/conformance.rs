@@ -96,7 +96,7 @@ fn conforms(store: &dyn Store) {
     store
         .commit(&[StoreOp::RemoveImage { account, id }])
         .unwrap();
-    assert_eq!(store.load().unwrap().images, [other.clone()]);
+    assert_eq!(store.load().unwrap().images, std::slice::from_ref(&other));
 
     let (put, id) = (session(3), session(3).id);
     store

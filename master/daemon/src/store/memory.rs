@@ -11,10 +11,13 @@ use teu_master_core::record::{Restored, StoreOp};
 
 use super::{Store, StoreError, tables};
 
+/// Table and key, to value.
+type Records = BTreeMap<(&'static str, Vec<u8>), Vec<u8>>;
+
 /// Keeps records in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    records: Mutex<BTreeMap<(&'static str, Vec<u8>), Vec<u8>>>,
+    records: Mutex<Records>,
 }
 
 impl Store for MemoryStore {
