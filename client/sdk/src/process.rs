@@ -1,0 +1,279 @@
+//! A process in a container, with its input and output.
+//!
+//! ```text
+//! Process ── next_output ──────────────▶ AttachedReader ── resumes by cursor ──▶ session
+//!    └── stdout / stderr ◀─ Pump (task) ──┘      │
+//!    └── Stdin ── StdinSlot ◀── new writer ──────┘ after a reconnect
+//! ```
+//! Invariant: there is no exit status unless the location has told one, and every byte of output
+//! comes before it; an output that ends in any other way ends in an error.
+
+mod attached;
+mod builder;
+mod output;
+mod pump;
+mod stdin;
+
+pub(crate) use attached::{AttachedReader, Item, Source};
+pub use builder::{CommandOutput, ProcessBuilder};
+pub use output::ProcessOutput;
+pub use stdin::Stdin;
+
+use std::sync::Arc;
+
+use pump::Pump;
+use teu_protocol::{
+    ids::ProcessId,
+    message::{Channel, LogStart, RequestBody, StreamEnd, TermSize, Termination},
+};
+
+use crate::{
+    Container, OutputChunk,
+    container::checked_signal,
+    error::{Error, Result},
+};
+
+const WAIT: &str = "wait for the process";
+
+/// A process that this program is attached to. Dropping it detaches: what becomes of the process
+/// is decided by how it was started.
+#[derive(Debug)]
+pub struct Process {
+    container: Container,
+    /// `None`: the container's first process.
+    id: Option<ProcessId>,
+    stdin: Option<Stdin>,
+    output: Output,
+}
+
+#[derive(Debug)]
+enum Output {
+    /// Read here, in order.
+    Direct(AttachedReader),
+    /// Read through handles.
+    Split(Pump),
+    Ended(Termination),
+    /// It ended in an error, which was told.
+    Failed,
+}
+
+impl Process {
+    pub(crate) async fn attach(
+        container: Container,
+        id: Option<ProcessId>,
+        from: LogStart,
+        lossless: bool,
+        tty: bool,
+    ) -> Result<Self> {
+        let source = Source::Attach {
+            container: container.id(),
+            process: id,
+            lossless,
+        };
+        let stdin = Stdin::new(tty);
+        let mut reader =
+            AttachedReader::new(container.session.clone(), source, from).with_stdin(stdin.slot());
+        reader.open().await?;
+        Ok(Self {
+            container,
+            id,
+            stdin: Some(stdin),
+            output: Output::Direct(reader),
+        })
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> ProcessId {
+        self.id
+            .unwrap_or_else(|| self.container.id().main_process())
+    }
+
+    /// Its standard input; `None` if it was taken already. If the process was started without
+    /// standard input, what is written goes nowhere.
+    ///
+    /// [`tokio::io::AsyncWriteExt::shutdown`] is the end of input.
+    pub const fn stdin(&mut self) -> Option<Stdin> {
+        self.stdin.take()
+    }
+
+    /// Its standard output (all output, if it has a terminal), from where it was attached. A
+    /// second call gives a reader that is at its end.
+    ///
+    /// Take [`Process::stderr`] too before reading, if it is wanted: of a channel that nobody has
+    /// taken when reading begins, the bytes are dropped. Taken channels share one window of
+    /// buffer, as pipes of one process do: a channel that is taken and not read
+    /// holds up the other.
+    pub fn stdout(&mut self) -> ProcessOutput {
+        self.take(Channel::Stdout)
+    }
+
+    /// Its standard error; see [`Process::stdout`].
+    pub fn stderr(&mut self) -> ProcessOutput {
+        self.take(Channel::Stderr)
+    }
+
+    fn take(&mut self, channel: Channel) -> ProcessOutput {
+        let output = std::mem::replace(&mut self.output, Output::Failed);
+        let (output, taken) = match output {
+            Output::Direct(reader) => {
+                let mut pump = Pump::start(reader);
+                let taken = pump.take(channel);
+                (Output::Split(pump), taken)
+            }
+            Output::Split(mut pump) => {
+                let taken = pump.take(channel);
+                (Output::Split(pump), taken)
+            }
+            over @ (Output::Ended(_) | Output::Failed) => (over, None),
+        };
+        self.output = output;
+        taken.unwrap_or_else(ProcessOutput::ended)
+    }
+
+    /// The next bytes of output, of either channel, in the order in which the process wrote them;
+    /// `None` when it has ended and all was read. (Also `None` once [`Process::stdout`] or
+    /// [`Process::stderr`] was taken.) Cancel-safe.
+    ///
+    /// # Errors
+    /// If output can no longer be read: the container was destroyed, or the session is over.
+    pub async fn next_output(&mut self) -> Option<Result<OutputChunk>> {
+        let Output::Direct(reader) = &mut self.output else {
+            return None;
+        };
+        match reader.next().await {
+            Ok(Item::Data(chunk)) => Some(Ok(OutputChunk::from_chunk(&chunk))),
+            Ok(Item::End(end)) => self.end(end).err().map(Err),
+            Err(error) => {
+                self.output = Output::Failed;
+                Some(Err(error))
+            }
+        }
+    }
+
+    /// Waits until the process has ended, and tells how. Output that nobody has taken is dropped;
+    /// output that was taken must be read meanwhile, or the process may never end. Cancel-safe.
+    ///
+    /// # Errors
+    /// If that can no longer be known: the container was destroyed, or the session is over.
+    pub async fn wait(&mut self) -> Result<Termination> {
+        loop {
+            match &mut self.output {
+                Output::Ended(termination) => return Ok(*termination),
+                Output::Failed => return Err(Error::LinkLost { attempt: WAIT }),
+                Output::Direct(reader) => match reader.next().await {
+                    Ok(Item::Data(_)) => {}
+                    Ok(Item::End(end)) => self.end(end)?,
+                    Err(error) => {
+                        self.output = Output::Failed;
+                        return Err(error);
+                    }
+                },
+                Output::Split(pump) => {
+                    let ended = pump.wait().await;
+                    match ended {
+                        Ok(end) => self.end(end)?,
+                        Err(error) => {
+                            self.output = Output::Failed;
+                            return Err(error);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The location closed the output.
+    fn end(&mut self, end: StreamEnd) -> Result<()> {
+        let ended = termination(end);
+        self.output = match &ended {
+            Ok(termination) => Output::Ended(*termination),
+            Err(_) => Output::Failed,
+        };
+        ended.map(drop)
+    }
+
+    /// Tells the process's terminal its size.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it has no terminal or has ended.
+    pub async fn resize(&self, size: TermSize) -> Result<()> {
+        let (container, process) = (self.container.id(), self.id);
+        let body = RequestBody::Resize {
+            container,
+            process,
+            size,
+        };
+        self.container.done("resize the terminal", body).await
+    }
+
+    /// Sends it a signal, 1 to 64.
+    ///
+    /// # Errors
+    /// [`Error::BadSignal`]; [`Error::Refused`] if it has ended.
+    pub async fn signal(&self, signal: u8) -> Result<()> {
+        self.signals().send(signal).await
+    }
+
+    /// A handle that sends signals, for another task.
+    #[must_use]
+    pub fn signals(&self) -> ProcessSignals {
+        ProcessSignals {
+            container: self.container.clone(),
+            id: self.id,
+        }
+    }
+
+    /// Detaches and gives a reader of the output alone.
+    pub(crate) fn into_stdout(mut self) -> ProcessOutput {
+        self.stdout()
+    }
+
+    /// Gives the input alone; output is dropped as it comes.
+    pub(crate) fn into_stdin(mut self) -> Option<Stdin> {
+        let stdin = self.stdin.take()?;
+        match std::mem::replace(&mut self.output, Output::Failed) {
+            Output::Direct(reader) => {
+                let pump = Pump::start(reader);
+                pump.begin();
+                Some(stdin.keeping(Arc::clone(pump.task())))
+            }
+            _ => Some(stdin),
+        }
+    }
+}
+
+/// Sends signals to one process; see [`Process::signals`].
+#[derive(Debug, Clone)]
+pub struct ProcessSignals {
+    container: Container,
+    id: Option<ProcessId>,
+}
+
+impl ProcessSignals {
+    /// Sends a signal, 1 to 64.
+    ///
+    /// # Errors
+    /// As [`Process::signal`].
+    pub async fn send(&self, signal: u8) -> Result<()> {
+        let signal = checked_signal(signal)?;
+        let body = RequestBody::Signal {
+            container: self.container.id(),
+            process: self.id,
+            signal,
+        };
+        self.container.done("signal the process", body).await
+    }
+}
+
+fn termination(end: StreamEnd) -> Result<Termination> {
+    match end {
+        StreamEnd::Exited(termination) => Ok(termination),
+        StreamEnd::Failed(refusal) => Err(Error::Refused {
+            attempt: WAIT,
+            refusal,
+        }),
+        // Not an exit status, so not a success.
+        StreamEnd::Done | StreamEnd::Reset => Err(Error::Nonsense { attempt: WAIT }),
+    }
+}

@@ -1,0 +1,163 @@
+//! A further process to be run in a container.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+};
+
+use teu_protocol::{
+    ids::ProcessId,
+    message::{Channel, LogStart, ProcessSpec, ReplyBody, RequestBody, TermSize, Termination},
+};
+
+use super::Process;
+use crate::{
+    Container,
+    error::{Error, Result},
+    session::Patience,
+};
+
+const ATTEMPT: &str = "run the process";
+
+/// All that a process wrote, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandOutput {
+    /// How it ended.
+    pub termination: Termination,
+    /// All of its standard output (all output, if it had a terminal).
+    pub stdout: Vec<u8>,
+    /// All of its standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// Describes a process; made by [`Container::run`]. Await it (or [`ProcessBuilder::start`]) to run
+/// it with this program attached.
+#[derive(Clone)]
+#[must_use = "nothing runs until this is awaited"]
+pub struct ProcessBuilder {
+    container: Container,
+    spec: ProcessSpec,
+}
+
+impl ProcessBuilder {
+    pub(crate) fn new(container: Container, words: Vec<String>) -> Self {
+        Self {
+            container,
+            spec: ProcessSpec {
+                args: Some(words),
+                ..ProcessSpec::default()
+            },
+        }
+    }
+
+    /// Sets a variable of its environment, on top of the container's. Values are never shown.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.spec.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Runs as this `user`, `uid`, `user:group` or `uid:gid`.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.spec.user = Some(user.into());
+        self
+    }
+
+    /// Starts in this directory.
+    pub fn workdir(mut self, directory: impl Into<String>) -> Self {
+        self.spec.workdir = Some(directory.into());
+        self
+    }
+
+    /// Gives it a terminal of this size.
+    pub fn tty(mut self, size: TermSize) -> Self {
+        self.spec.tty = Some(size);
+        self
+    }
+
+    /// Keeps its standard input open; else it reads as empty.
+    pub fn stdin(mut self, open: bool) -> Self {
+        self.spec.stdin = open;
+        self
+    }
+
+    /// Runs it, attached; it ends when this program does.
+    ///
+    /// Not cancel-safe: dropped midway, it may run all the same, until this program ends.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with `CommandNotFound`, `CommandNotExecutable`, `WrongState`, ….
+    pub async fn start(self) -> Result<Process> {
+        let (container, tty) = (self.container.clone(), self.spec.tty.is_some());
+        let id = self.launch(true).await?;
+        Process::attach(container, Some(id), LogStart::Oldest, true, tty).await
+    }
+
+    /// Runs it on its own: it ends by itself, or with its container.
+    ///
+    /// # Errors
+    /// As [`ProcessBuilder::start`].
+    pub async fn detached(self) -> Result<ProcessId> {
+        self.launch(false).await
+    }
+
+    /// Runs it to its end and collects its output. A failing exit status is not an error: see
+    /// [`CommandOutput::termination`].
+    ///
+    /// # Errors
+    /// As [`ProcessBuilder::start`].
+    pub async fn output(self) -> Result<CommandOutput> {
+        let mut process = self.start().await?;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        while let Some(chunk) = process.next_output().await {
+            let chunk = chunk?;
+            let into = if chunk.channel == Channel::Stderr {
+                &mut stderr
+            } else {
+                &mut stdout
+            };
+            into.extend_from_slice(&chunk.bytes);
+        }
+        Ok(CommandOutput {
+            termination: process.wait().await?,
+            stdout,
+            stderr,
+        })
+    }
+
+    async fn launch(self, bound: bool) -> Result<ProcessId> {
+        let container = self.container.id();
+        let body = RequestBody::Exec {
+            container,
+            process: self.spec,
+            bound,
+        };
+        match self
+            .container
+            .session
+            .request(ATTEMPT, body, Patience::USUAL)
+            .await?
+        {
+            ReplyBody::Started(id) => Ok(id),
+            _ => Err(Error::Nonsense { attempt: ATTEMPT }),
+        }
+    }
+}
+
+impl IntoFuture for ProcessBuilder {
+    type Output = Result<Process>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.start())
+    }
+}
+
+impl fmt::Debug for ProcessBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither arguments nor environment: they may hold secrets.
+        f.debug_struct("ProcessBuilder")
+            .field("container", &self.container.id())
+            .finish_non_exhaustive()
+    }
+}

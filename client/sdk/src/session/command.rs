@@ -1,0 +1,130 @@
+//! What handles ask of the session task.
+
+use bytes::Bytes;
+use teu_protocol::{
+    ids::{ContainerId, Digest, ProcessId, RequestId, StreamId},
+    message::{LogStart, ReplyBody, RequestBody, StreamEnd},
+};
+use tokio::sync::oneshot;
+
+use crate::{error::CloseReason, stream::Stream};
+
+use teu_protocol::message::Refusal;
+
+/// Why a request has no answer of its own.
+#[derive(Debug)]
+pub(crate) enum AskError {
+    /// The location said no.
+    Refused(Refusal),
+    /// The connection that the stream was to be opened on is gone; open it anew.
+    LinkLost,
+    /// The session is over.
+    Closed(CloseReason),
+}
+
+pub(crate) type AskResult<T> = Result<T, AskError>;
+
+/// What can be asked.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Send this and hand back the answer, over as many connections as it takes.
+    Request {
+        id: RequestId,
+        body: RequestBody,
+        bulk: Vec<Bytes>,
+        reply: oneshot::Sender<AskResult<ReplyBody>>,
+    },
+    /// Open a stream on the present connection (or the next one, if there is none).
+    Open {
+        ask: StreamAsk,
+        reply: oneshot::Sender<AskResult<(Stream, ReplyBody)>>,
+    },
+    /// Say goodbye and end.
+    Close { done: oneshot::Sender<()> },
+}
+
+/// A stream to open.
+#[derive(Debug, Clone)]
+pub(crate) enum StreamAsk {
+    Attach {
+        container: ContainerId,
+        process: Option<ProcessId>,
+        from: LogStart,
+        lossless: bool,
+    },
+    Logs {
+        container: ContainerId,
+        from: LogStart,
+        follow: bool,
+    },
+    /// `proxied`: it stands for another connection, whose loss must not look like its end.
+    Tunnel {
+        container: ContainerId,
+        port: u16,
+        proxied: bool,
+    },
+    Upload {
+        digest: Digest,
+        size: u64,
+    },
+}
+
+impl StreamAsk {
+    pub(crate) const fn body(&self, stream: StreamId, window: u64) -> RequestBody {
+        match *self {
+            Self::Attach {
+                container,
+                process,
+                from,
+                lossless,
+            } => RequestBody::Attach {
+                container,
+                process,
+                from,
+                lossless,
+                stream,
+                window,
+            },
+            Self::Logs {
+                container,
+                from,
+                follow,
+            } => RequestBody::Logs {
+                container,
+                from,
+                follow,
+                stream,
+                window,
+            },
+            Self::Tunnel {
+                container, port, ..
+            } => RequestBody::Tunnel {
+                container,
+                port,
+                stream,
+                window,
+            },
+            Self::Upload { digest, size } => RequestBody::UploadLayer {
+                digest,
+                size,
+                stream,
+            },
+        }
+    }
+
+    /// Whether the far side sends Data, so that a window must be granted.
+    pub(crate) const fn receives(&self) -> bool {
+        !matches!(self, Self::Upload { .. })
+    }
+
+    /// What to say when nobody wants the stream any more: a reader just leaves, but half a
+    /// connection or half a layer must not look like a whole one.
+    pub(crate) const fn abandoned(&self) -> StreamEnd {
+        match self {
+            Self::Attach { .. } | Self::Logs { .. } | Self::Tunnel { proxied: false, .. } => {
+                StreamEnd::Done
+            }
+            Self::Tunnel { proxied: true, .. } | Self::Upload { .. } => StreamEnd::Reset,
+        }
+    }
+}

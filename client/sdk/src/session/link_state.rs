@@ -1,0 +1,19 @@
+//! How the link to the location fares.
+
+use std::time::Instant;
+
+use crate::error::CloseReason;
+
+/// How the link to the location fares; see [`crate::Location::link_state`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkState {
+    /// It is up.
+    Connected,
+    /// It was lost and is being made again; requests wait, handles stay valid.
+    Reconnecting {
+        /// When it was lost.
+        since: Instant,
+    },
+    /// The session is over. Nothing works any more on its handles.
+    Closed(CloseReason),
+}

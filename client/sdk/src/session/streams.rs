@@ -1,0 +1,180 @@
+//! The streams that are open on the present connection, and what may still be opened.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use teu_protocol::{
+    ids::StreamId,
+    message::{SessionLimits, StreamEnd, StreamFrame},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::PollSender;
+
+use super::command::StreamAsk;
+use crate::stream::{
+    Chunk, Notice, Outgoing, RecvWindow, SendCredit, Stream, StreamGuard, StreamItem, StreamOver,
+    StreamReader, StreamWriter,
+};
+
+/// What a stream gets while there is plenty: a round trip of 2 ms at 4 Gbit/s.
+const USUAL_WINDOW_BYTES: u64 = 1024 * 1024;
+
+/// Less than this is not worth opening a stream for: one full part.
+const LEAST_WINDOW_BYTES: u64 = 64 * 1024;
+
+/// A new stream gets at most this part of what is left, so that many can be opened.
+const SHARE_OF_REST: u64 = 4;
+
+#[derive(Debug)]
+struct Entry {
+    items: mpsc::UnboundedSender<StreamItem>,
+    window: Arc<RecvWindow>,
+    credit: Arc<SendCredit>,
+    abandoned: StreamEnd,
+    /// Held until the answer says that the stream is open.
+    unopened: Option<Stream>,
+}
+
+/// The peer said something about a stream that it may not say; the connection is not to be trusted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StreamOffence(pub(super) &'static str);
+
+/// The table.
+#[derive(Debug)]
+pub(super) struct Streams {
+    entries: HashMap<StreamId, Entry>,
+    /// Counts up over the whole life of the session, so that no number is ever used twice.
+    last: u64,
+    granted: u64,
+    notices: mpsc::UnboundedSender<Notice>,
+}
+
+impl Streams {
+    pub(super) fn new(notices: mpsc::UnboundedSender<Notice>) -> Self {
+        Self {
+            entries: HashMap::new(),
+            last: 0,
+            granted: 0,
+            notices,
+        }
+    }
+
+    /// A number and a window for a new stream; `None` if the limits leave no room now.
+    pub(super) fn reserve(
+        &mut self,
+        ask: &StreamAsk,
+        epoch: u64,
+        limits: &SessionLimits,
+        control: &mpsc::UnboundedSender<Outgoing>,
+        bulk: &mpsc::Sender<Outgoing>,
+    ) -> Option<(StreamId, u64)> {
+        if self.entries.len() >= limits.streams as usize {
+            return None;
+        }
+        let rest = limits.window_bytes.saturating_sub(self.granted);
+        let window = match ask.receives() {
+            false => 0,
+            true if rest < LEAST_WINDOW_BYTES => return None,
+            true => (rest / SHARE_OF_REST).clamp(LEAST_WINDOW_BYTES, USUAL_WINDOW_BYTES),
+        };
+        self.last += 1;
+        let id = StreamId(self.last);
+        self.granted += window;
+        let (items, items_rx) = mpsc::unbounded_channel();
+        let window_state = Arc::new(RecvWindow::new(id, epoch, window, control.clone()));
+        let credit = Arc::new(SendCredit::default());
+        let guard = StreamGuard::new(id, epoch, self.notices.clone());
+        let reader = StreamReader::new(items_rx, Arc::clone(&window_state), Arc::clone(&guard));
+        let writer = StreamWriter::new(Arc::clone(&credit), PollSender::new(bulk.clone()), guard);
+        let stream = Stream { reader, writer };
+        let entry = Entry {
+            items,
+            window: window_state,
+            credit,
+            abandoned: ask.abandoned(),
+            unopened: Some(stream),
+        };
+        self.entries.insert(id, entry);
+        Some((id, window))
+    }
+
+    /// The location opened the stream and grants `credit`.
+    pub(super) fn opened(&mut self, id: StreamId, credit: u64) -> Option<Stream> {
+        let entry = self.entries.get_mut(&id)?;
+        entry.credit.grant(credit);
+        entry.unopened.take()
+    }
+
+    /// Takes in a frame. Frames about streams that are over cross ours on the way: ignored.
+    pub(super) fn receive(
+        &mut self,
+        frame: StreamFrame,
+        bulk: Vec<Bytes>,
+    ) -> Result<(), StreamOffence> {
+        let id = frame.stream();
+        if id.0 == 0 || id.0 > self.last {
+            return Err(StreamOffence("it named a stream that was never opened"));
+        }
+        let Some(entry) = self.entries.get(&id) else {
+            return Ok(());
+        };
+        let item = match frame {
+            StreamFrame::Data {
+                channel, cursor, ..
+            } => {
+                let bytes = bulk.iter().map(Bytes::len).sum::<usize>() as u64;
+                if !entry.window.receive(bytes) {
+                    return Err(StreamOffence("it sent more than it was granted"));
+                }
+                let window = Arc::clone(&entry.window);
+                StreamItem::Data(Chunk::new(channel, cursor, bulk, bytes, window))
+            }
+            StreamFrame::Credit { bytes, .. } => {
+                entry.credit.grant(bytes);
+                return Ok(());
+            }
+            StreamFrame::Eof { .. } => StreamItem::Eof,
+            StreamFrame::Close { end, .. } => {
+                let _ = entry.items.send(StreamItem::End(end));
+                self.remove(id);
+                return Ok(());
+            }
+        };
+        // Nobody reads any more: the guard's notice is on its way, the bytes are dropped here.
+        let _ = entry.items.send(item);
+        Ok(())
+    }
+
+    /// Nobody holds the stream any more: what to tell the location, if it does not know yet.
+    pub(super) fn abandoned(&mut self, notice: Notice) -> Option<StreamFrame> {
+        let entry = self.remove(notice.stream)?;
+        let end = entry.abandoned;
+        (!notice.closed_by_us).then_some(StreamFrame::Close {
+            stream: notice.stream,
+            end,
+        })
+    }
+
+    /// Forgets a stream that the location refused to open.
+    pub(super) fn refused(&mut self, id: StreamId) {
+        self.remove(id);
+    }
+
+    /// The connection is gone, and all streams with it.
+    pub(super) fn link_lost(&mut self) {
+        for (_, entry) in self.entries.drain() {
+            let _ = entry.items.send(StreamItem::Lost);
+            entry.window.end();
+            entry.credit.end(StreamOver::Lost);
+        }
+        self.granted = 0;
+    }
+
+    fn remove(&mut self, id: StreamId) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        self.granted = self.granted.saturating_sub(entry.window.size());
+        entry.window.end();
+        entry.credit.end(StreamOver::Ended);
+        Some(entry)
+    }
+}

@@ -1,0 +1,183 @@
+//! What is known of the session: the offer and the containers, as the location last told.
+//!
+//! Owner: the session task writes ([`ViewWriter`]), handles read ([`View`]). Invariant: what is
+//! shown is what READY and the events after it said; READY replaces everything.
+
+use std::collections::HashMap;
+
+use teu_protocol::{
+    ids::ContainerId,
+    message::{ContainerInfo, ContainerState, EventBody, NodeOffer, Offer, ProcessInfo, Ready},
+};
+use tokio::sync::watch;
+
+/// A container as its handles see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ContainerView {
+    /// As last told.
+    pub(crate) info: ContainerInfo,
+    /// It is destroyed.
+    pub(crate) gone: bool,
+}
+
+type Containers = HashMap<ContainerId, watch::Receiver<ContainerView>>;
+
+/// The reading side.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) offer: watch::Receiver<Offer>,
+    containers: watch::Receiver<Containers>,
+}
+
+impl View {
+    pub(crate) fn containers(&self) -> Vec<ContainerInfo> {
+        self.containers
+            .borrow()
+            .values()
+            .map(|view| view.borrow().info.clone())
+            .collect()
+    }
+
+    pub(crate) fn container(&self, id: ContainerId) -> Option<watch::Receiver<ContainerView>> {
+        self.containers.borrow().get(&id).cloned()
+    }
+}
+
+/// The writing side.
+#[derive(Debug)]
+pub(super) struct ViewWriter {
+    offer: watch::Sender<Offer>,
+    containers: watch::Sender<Containers>,
+    writers: HashMap<ContainerId, watch::Sender<ContainerView>>,
+    seq: u64,
+}
+
+/// An event is missing: what is known is no longer the truth.
+#[derive(Debug)]
+pub(super) struct EventMissing {
+    pub(super) expected: u64,
+    pub(super) got: u64,
+}
+
+impl ViewWriter {
+    pub(super) fn new() -> (Self, View) {
+        let (offer, offer_rx) = watch::channel(Offer::default());
+        let (containers, containers_rx) = watch::channel(Containers::new());
+        let view = View {
+            offer: offer_rx,
+            containers: containers_rx,
+        };
+        (
+            Self {
+                offer,
+                containers,
+                writers: HashMap::new(),
+                seq: 0,
+            },
+            view,
+        )
+    }
+
+    /// READY replaces what was known; containers that it does not name are gone.
+    pub(super) fn replace(&mut self, ready: Ready) {
+        self.seq = ready.seq;
+        self.offer.send_replace(ready.offer);
+        let here: std::collections::HashSet<ContainerId> =
+            ready.containers.iter().map(|info| info.id).collect();
+        let gone: Vec<ContainerId> = self
+            .writers
+            .keys()
+            .filter(|id| !here.contains(id))
+            .copied()
+            .collect();
+        gone.into_iter().for_each(|id| self.remove(id));
+        ready.containers.into_iter().for_each(|info| self.put(info));
+    }
+
+    /// Takes in the event number `seq`; those that are already known change nothing.
+    pub(super) fn apply(&mut self, seq: u64, body: EventBody) -> Result<(), EventMissing> {
+        if seq <= self.seq {
+            return Ok(());
+        }
+        if seq != self.seq + 1 {
+            return Err(EventMissing {
+                expected: self.seq + 1,
+                got: seq,
+            });
+        }
+        self.seq = seq;
+        match body {
+            EventBody::Node(node) => self.put_node(node),
+            EventBody::NodeGone(id) => {
+                self.offer
+                    .send_modify(|offer| offer.nodes.retain(|node| node.id != id));
+            }
+            EventBody::Container(info) => self.put(*info),
+            EventBody::ContainerGone(id) => self.remove(id),
+            EventBody::Process(ProcessInfo { id, state, .. }) => {
+                tracing::debug!(process = %id.short(), ?state, "a process changed");
+            }
+            EventBody::Warning(text) => tracing::warn!(target: "teu", "{text}"),
+        }
+        Ok(())
+    }
+
+    /// Takes in what an answer says. Events are newer than answers that repeat themselves, so an
+    /// answer never sets a container back to an earlier state.
+    pub(super) fn learn(&mut self, info: &ContainerInfo) {
+        let newer = self
+            .writers
+            .get(&info.id)
+            .is_none_or(|writer| rank(&info.state) >= rank(&writer.borrow().info.state));
+        if newer {
+            self.put(info.clone());
+        }
+    }
+
+    fn put(&mut self, info: ContainerInfo) {
+        let id = info.id;
+        let view = ContainerView { info, gone: false };
+        if let Some(writer) = self.writers.get(&id) {
+            writer.send_if_modified(|old| {
+                let changed = *old != view;
+                *old = view;
+                changed
+            });
+            return;
+        }
+        let (writer, reader) = watch::channel(view);
+        self.writers.insert(id, writer);
+        self.containers.send_modify(|containers| {
+            containers.insert(id, reader);
+        });
+    }
+
+    /// The container is destroyed.
+    pub(super) fn remove(&mut self, id: ContainerId) {
+        if let Some(writer) = self.writers.remove(&id) {
+            writer.send_modify(|view| view.gone = true);
+        }
+        self.containers.send_modify(|containers| {
+            containers.remove(&id);
+        });
+    }
+
+    fn put_node(&mut self, node: NodeOffer) {
+        self.offer.send_modify(|offer| {
+            match offer.nodes.iter_mut().find(|known| known.id == node.id) {
+                Some(known) => *known = node,
+                None => offer.nodes.push(node),
+            }
+        });
+    }
+}
+
+const fn rank(state: &ContainerState) -> u8 {
+    match state {
+        ContainerState::Requested => 0,
+        ContainerState::Preparing => 1,
+        ContainerState::Asleep => 2,
+        ContainerState::Running { .. } => 3,
+        ContainerState::Exited { .. } => 4,
+    }
+}

@@ -1,0 +1,314 @@
+//! A container to be: what it runs, with what, within which bounds.
+
+mod pre_boot;
+
+pub use pre_boot::PreBoot;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use teu_protocol::{
+    ids::{Digest, NodeId, Tag},
+    message::{
+        ImageInfo, Lifetime, ProcessSpec, ReplyBody, RequestBody, ResourceLimits, SpawnSpec,
+        TermSize,
+    },
+};
+
+use crate::{
+    Container, Location, Progress,
+    error::{Error, Result, parse_tag},
+    session::Patience,
+};
+
+/// The location answers when the first process executes; a node that has to fetch a large image
+/// first takes its time.
+const SPAWN_WORK: Duration = Duration::from_secs(600);
+
+const ATTEMPT: &str = "spawn the container";
+
+/// Which image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageRef {
+    /// By name, id or unique prefix of an id, or `.` for the newest of the local engine.
+    Name(String),
+    /// An image of the catalogue, by its id; the text is for people.
+    Id(Digest, String),
+}
+
+impl From<&str> for ImageRef {
+    fn from(name: &str) -> Self {
+        Self::Name(name.to_owned())
+    }
+}
+
+impl From<String> for ImageRef {
+    fn from(name: String) -> Self {
+        Self::Name(name)
+    }
+}
+
+impl From<&String> for ImageRef {
+    fn from(name: &String) -> Self {
+        Self::Name(name.clone())
+    }
+}
+
+impl From<Digest> for ImageRef {
+    fn from(id: Digest) -> Self {
+        Self::Id(id, id.short())
+    }
+}
+
+impl From<&ImageInfo> for ImageRef {
+    fn from(image: &ImageInfo) -> Self {
+        Self::Id(
+            image.id,
+            image
+                .names
+                .first()
+                .cloned()
+                .unwrap_or_else(|| image.id.short()),
+        )
+    }
+}
+
+/// Describes a container; made by [`Location::spawn`]. Await it (or [`SpawnBuilder::start`]) to
+/// spawn.
+#[derive(Clone)]
+#[must_use = "nothing is spawned until this is awaited"]
+pub struct SpawnBuilder {
+    location: Location,
+    image: ImageRef,
+    process: ProcessSpec,
+    entrypoint: Option<Vec<String>>,
+    node: Option<NodeId>,
+    tag: Option<Tag>,
+    labels: BTreeMap<String, String>,
+    files: Vec<PreBoot>,
+    limits: ResourceLimits,
+    asleep: bool,
+    lifetime: Lifetime,
+    hostname: Option<String>,
+    progress: Arc<dyn Progress>,
+}
+
+impl SpawnBuilder {
+    pub(crate) fn new(location: Location, image: ImageRef) -> Self {
+        let progress = location.progress();
+        Self {
+            location,
+            image,
+            process: ProcessSpec::default(),
+            entrypoint: None,
+            node: None,
+            tag: None,
+            labels: BTreeMap::new(),
+            files: Vec::new(),
+            limits: ResourceLimits::default(),
+            asleep: false,
+            lifetime: Lifetime::Session,
+            hostname: None,
+            progress,
+        }
+    }
+
+    /// Replaces the image's command (Cmd): the arguments of its entrypoint, or a program with its
+    /// arguments if it has none.
+    pub fn command(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.process.args = Some(words.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Replaces the image's entrypoint; an empty one removes it.
+    pub fn entrypoint(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.entrypoint = Some(words.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Sets a variable of the environment, on top of the image's. Values are never shown.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.process.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Runs as this `user`, `uid`, `user:group` or `uid:gid` instead of the image's.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.process.user = Some(user.into());
+        self
+    }
+
+    /// Starts in this directory instead of the image's.
+    pub fn workdir(mut self, directory: impl Into<String>) -> Self {
+        self.process.workdir = Some(directory.into());
+        self
+    }
+
+    /// Gives the first process a terminal of this size.
+    pub fn tty(mut self, size: TermSize) -> Self {
+        self.process.tty = Some(size);
+        self
+    }
+
+    /// Keeps standard input open for [`Container::attach`]; else it reads as empty.
+    pub fn stdin(mut self, open: bool) -> Self {
+        self.process.stdin = open;
+        self
+    }
+
+    /// Names the container; unique within the account while it exists.
+    ///
+    /// # Errors
+    /// [`Error::Tag`] if that cannot be a name.
+    pub fn tag(mut self, tag: impl AsRef<str>) -> Result<Self> {
+        self.tag = Some(parse_tag(tag.as_ref())?);
+        Ok(self)
+    }
+
+    /// Attaches a label, for programs that list containers.
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Writes a file before anything runs; all files together at most 4 MiB.
+    pub fn file(mut self, file: PreBoot) -> Self {
+        self.files.push(file);
+        self
+    }
+
+    /// The most memory, in bytes; beyond, the kernel kills the container. At least 4 MiB.
+    pub const fn memory(mut self, bytes: u64) -> Self {
+        self.limits.memory_bytes = Some(bytes);
+        self
+    }
+
+    /// The most CPU, in cores, such as 0.5. At least 0.01.
+    pub fn cpus(mut self, cores: f64) -> Self {
+        // Saturates: what makes no sense is refused by the location.
+        self.limits.cpu_millis = Some((cores * 1000.0).round() as u64);
+        self
+    }
+
+    /// The most processes and threads.
+    pub const fn pids(mut self, count: u32) -> Self {
+        self.limits.pids = Some(count);
+        self
+    }
+
+    /// Makes it ready but does not start it: [`Container::wake`] does.
+    pub const fn asleep(mut self) -> Self {
+        self.asleep = true;
+        self
+    }
+
+    /// Until when it exists; default: as long as the session.
+    pub const fn lifetime(mut self, lifetime: Lifetime) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Runs on this node; default: the location chooses.
+    pub const fn node(mut self, node: NodeId) -> Self {
+        self.node = Some(node);
+        self
+    }
+
+    /// The host name inside; default: the tag, or the short id.
+    pub fn hostname(mut self, name: impl Into<String>) -> Self {
+        self.hostname = Some(name.into());
+        self
+    }
+
+    /// Tells `progress` if the image has to be uploaded first.
+    pub fn progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Spawns: ready when the first process is executing (or the container is asleep).
+    ///
+    /// Not cancel-safe: dropped midway, the container may be spawned all the same; it then belongs
+    /// to the session, shows in [`Location::containers`] and goes with the session.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`] if nobody has the image; [`Error::Refused`] with `CommandNotFound`,
+    /// `CommandNotExecutable`, `NoCapacity`, `TagTaken`, `BadImage`, `WrongPlatform`, ….
+    pub async fn start(self) -> Result<Container> {
+        let (image, image_name) = match &self.image {
+            ImageRef::Id(id, name) => (*id, name.clone()),
+            ImageRef::Name(name) => {
+                let progress = Arc::clone(&self.progress);
+                let image = Box::pin(self.location.images().ensure(name, progress)).await?;
+                (image.id, shown_name(name, &image))
+            }
+        };
+        let bulk: Vec<Bytes> = self.files.iter().map(PreBoot::content).collect();
+        let spec = SpawnSpec {
+            image,
+            node: self.node,
+            tag: self.tag,
+            labels: self.labels,
+            process: self.process,
+            entrypoint: self.entrypoint,
+            files: pre_boot::described(&self.files)?,
+            limits: self.limits,
+            asleep: self.asleep,
+            lifetime: self.lifetime,
+            hostname: self.hostname,
+            image_name,
+        };
+        let body = RequestBody::Spawn(Box::new(spec));
+        let session = self.location.handle();
+        let patience = Patience::with_work(SPAWN_WORK);
+        match session
+            .request_with_bulk(ATTEMPT, body, bulk, patience)
+            .await?
+        {
+            ReplyBody::Spawned(info) => self.location.container(ATTEMPT, info.id),
+            _ => Err(Error::Nonsense { attempt: ATTEMPT }),
+        }
+    }
+}
+
+impl IntoFuture for SpawnBuilder {
+    type Output = Result<Container>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.start())
+    }
+}
+
+impl fmt::Debug for SpawnBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither environment nor files: they may hold secrets.
+        f.debug_struct("SpawnBuilder")
+            .field("image", &self.image)
+            .field("tag", &self.tag)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `.` says nothing in a list; the image's own name does.
+fn shown_name(asked: &str, image: &ImageInfo) -> String {
+    let own = || {
+        image
+            .names
+            .first()
+            .cloned()
+            .unwrap_or_else(|| image.id.short())
+    };
+    if asked == "." {
+        own()
+    } else {
+        asked.to_owned()
+    }
+}

@@ -1,0 +1,130 @@
+//! One connection to a port in a container, without a listener.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use teu_protocol::message::{Channel, StreamEnd};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    Container,
+    stream::{Chunk, Stream, StreamItem, StreamOver},
+};
+
+/// A TCP connection to a port in a container; see [`Container::connect`].
+///
+/// Shutting it down is a half-close: reading goes on. Dropping it closes it, as a socket. It does
+/// not survive the loss of the link: then reading and writing fail with `ConnectionReset`.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    /// Being read; its bytes count as consumed when the last one is.
+    chunk: Option<(Chunk, Bytes)>,
+    end: Option<End>,
+    shut_down: bool,
+    /// Keeps the session alive.
+    _container: Container,
+}
+
+/// How reading ended.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Whole,
+    Reset,
+}
+
+impl Connection {
+    pub(super) const fn new(stream: Stream, container: Container) -> Self {
+        Self {
+            stream,
+            chunk: None,
+            end: None,
+            shut_down: false,
+            _container: container,
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.chunk {
+                Some((_, part)) if !part.is_empty() => {
+                    let length = part.len().min(into.remaining());
+                    into.put_slice(part.get(..length).unwrap_or_default());
+                    part.advance(length);
+                    return Poll::Ready(Ok(()));
+                }
+                Some((chunk, part)) => match chunk.next_part() {
+                    Some(next) => *part = next,
+                    None => this.chunk = None,
+                },
+                None => {}
+            }
+            if this.chunk.is_some() {
+                continue;
+            }
+            match this.end {
+                Some(End::Whole) => return Poll::Ready(Ok(())),
+                Some(End::Reset) => {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
+                None => {}
+            }
+            match ready!(this.stream.reader.poll_next(context)) {
+                StreamItem::Data(chunk) => this.chunk = Some((chunk, Bytes::new())),
+                StreamItem::Eof | StreamItem::End(StreamEnd::Done | StreamEnd::Exited(_)) => {
+                    this.end = Some(End::Whole);
+                }
+                StreamItem::End(StreamEnd::Reset | StreamEnd::Failed(_)) | StreamItem::Lost => {
+                    this.end = Some(End::Reset);
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.shut_down {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        self.stream
+            .writer
+            .poll_write(context, Channel::Main, bytes)
+            .map_err(broken)
+    }
+
+    /// What was written is on its way already.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.shut_down {
+            ready!(self.stream.writer.poll_eof(context, Channel::Main)).map_err(broken)?;
+            self.shut_down = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn broken(over: StreamOver) -> io::Error {
+    match over {
+        StreamOver::Ended => io::ErrorKind::BrokenPipe.into(),
+        StreamOver::Lost => io::ErrorKind::ConnectionReset.into(),
+    }
+}
