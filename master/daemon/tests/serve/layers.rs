@@ -4,7 +4,8 @@ use bytes::Bytes;
 use teu_protocol::{
     ids::{Digest, RequestId, StreamId},
     message::{
-        Channel, MasterToNode, NodeToMaster, RefusalCode, ReplyBody, RequestBody, StreamEnd,
+        Channel, Compression, ImageManifest, LayerRef, Lifetime, MasterToNode, NodeRequestBody,
+        NodeToMaster, ProcessSpec, RefusalCode, ReplyBody, RequestBody, SpawnSpec, StreamEnd,
         StreamFrame,
     },
 };
@@ -80,6 +81,46 @@ async fn missing(client: &mut Client, digest: Digest) -> bool {
     }
 }
 
+/// Adds an image of that one layer and asks for a container of it.
+async fn spawn_with_layer(client: &mut Client, digest: Digest, size: usize) {
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{"Cmd":["/x"]}},
+            "rootfs":{{"type":"layers","diff_ids":["{digest}"]}}}}"#
+    );
+    let layer = LayerRef {
+        digest,
+        diff_id: digest,
+        size: size as u64,
+        compression: Compression::None,
+    };
+    let image = Digest::of(config.as_bytes());
+    let manifest = ImageManifest {
+        id: image,
+        config: config.into_bytes(),
+        layers: vec![layer],
+    };
+    let names = vec!["test:latest".to_owned()];
+    client
+        .request(RequestBody::AddImage { manifest, names })
+        .await
+        .unwrap();
+    let spec = SpawnSpec {
+        image,
+        node: None,
+        tag: None,
+        labels: Default::default(),
+        process: ProcessSpec::default(),
+        entrypoint: None,
+        files: Vec::new(),
+        limits: Default::default(),
+        asleep: false,
+        lifetime: Lifetime::Session,
+        hostname: None,
+        image_name: "test".into(),
+    };
+    client.ask(RequestBody::Spawn(Box::new(spec))).await;
+}
+
 #[tokio::test]
 async fn a_blob_arrives_and_a_node_gets_it_from_an_offset_on() {
     let mut world = World::start().await;
@@ -100,6 +141,13 @@ async fn a_blob_arrives_and_a_node_gets_it_from_an_offset_on() {
     assert!(!missing(&mut world.client(ANN).await, digest).await);
     let mut node = world.try_node(NODE).await.unwrap();
     node.report(Vec::new()).await;
+    // A node gets only what it was ordered to run.
+    let mut client = world.client(ANN).await;
+    spawn_with_layer(&mut client, digest, bytes.len()).await;
+    assert!(matches!(
+        node.receive_order().await.body,
+        NodeRequestBody::Spawn(_)
+    ));
     let (id, stream) = (RequestId::from_bytes([1; 16]), StreamId(1 << 63));
     let (offset, window) = (1_000_000, 500_000);
     node.send(

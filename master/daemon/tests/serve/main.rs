@@ -3,6 +3,9 @@
 //! Clients and nodes here are the `teu-link` that real ones use; what they say is written out in the
 //! tests. Hostile peers are in `integration/tests/attack`.
 
+// A panic in a test's own helpers is a failed test.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod layers;
 mod sessions;
 mod streams;

@@ -243,8 +243,16 @@ impl Node {
         let report = NodeReport {
             platform: "linux/amd64".into(),
             version: "0".into(),
-            capacity: NodeCapacity::default(),
-            usage: NodeUsage::default(),
+            capacity: NodeCapacity {
+                cpu_millis: 4_000,
+                memory_bytes: 8 << 30,
+                disk_bytes: 100 << 30,
+            },
+            usage: NodeUsage {
+                memory_free_bytes: 8 << 30,
+                disk_free_bytes: 100 << 30,
+                ..NodeUsage::default()
+            },
             containers,
             layers: Vec::new(),
         };
