@@ -1,0 +1,14 @@
+//! The core's rules, one scripted conversation each: what goes in, what must come out.
+//!
+//! [`house`] is a location whose clients and nodes are played by the test. The simulation in
+//! `integration/` plays them at random instead.
+
+mod connecting;
+mod destroying;
+mod house;
+mod images;
+mod nodes;
+mod ownership;
+mod retrying;
+mod spawning;
+mod streams;
