@@ -53,6 +53,9 @@ pub const REKEY_AFTER_MESSAGES: u64 = 1 << 16;
 /// Rekey a direction after its key has been used for this long (design 3.2).
 pub const REKEY_AFTER: Duration = Duration::from_secs(120);
 
+/// Connect anew after this long (design 3.2), so that a stolen session key opens at most an hour.
+pub const HANDSHAKE_AGAIN_AFTER: Duration = Duration::from_secs(3600);
+
 /// How often the master replaces the secret behind its cookies; a cookie lives for one to two of
 /// these.
 pub const COOKIE_ROTATE_AFTER: Duration = Duration::from_secs(120);

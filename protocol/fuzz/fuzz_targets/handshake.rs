@@ -9,8 +9,8 @@ use libfuzzer_sys::fuzz_target;
 use teu_protocol::{
     header::{Header, MessageType},
     noise::{
-        ClientHandshake, ClientStep, HandshakeError, HelloCheck, LocationIdentity,
-        ServerHandshake, StaticKey, Suite,
+        ClientHandshake, ClientStep, HandshakeError, HelloCheck, LocationIdentity, ServerHandshake,
+        StaticKey, Suite,
     },
 };
 
@@ -19,8 +19,14 @@ const NOW: Duration = Duration::ZERO;
 // First byte: the stage. Second: the suite, and whether the header is a proper one. Then parts, each
 // preceded by its length in one byte, times four.
 fuzz_target!(|input: &[u8]| {
-    let [stage, choice, rest @ ..] = input else { return };
-    let suite = if choice & 1 == 0 { Suite::AesGcmSha256 } else { Suite::ChaChaPolyBlake2s };
+    let [stage, choice, rest @ ..] = input else {
+        return;
+    };
+    let suite = if choice & 1 == 0 {
+        Suite::AesGcmSha256
+    } else {
+        Suite::ChaChaPolyBlake2s
+    };
     let proper = choice & 2 != 0;
     let parts = |kind| {
         let header = Header::new(kind, suite).encode();
@@ -31,7 +37,11 @@ fuzz_target!(|input: &[u8]| {
         0 => drop(door().check(&parts(MessageType::Hello))),
         1 => {
             let (client, _, _) = hello(suite);
-            let kind = if choice & 4 == 0 { MessageType::Welcome } else { MessageType::Cookie };
+            let kind = if choice & 4 == 0 {
+                MessageType::Welcome
+            } else {
+                MessageType::Cookie
+            };
             let outcome = client.on_message(&parts(kind));
             assert!(outcome.is_err(), "a forged answer passes");
         }
@@ -48,7 +58,10 @@ fuzz_target!(|input: &[u8]| {
             let Ok((initiate, _, mut opener)) = welcomed.initiate(b"", NOW) else {
                 panic!("INITIATE fails");
             };
-            assert!(opener.open(parts(MessageType::Ready)).is_err(), "a forged READY passes");
+            assert!(
+                opener.open(parts(MessageType::Ready)).is_err(),
+                "a forged READY passes"
+            );
             let Ok(mut accepted) = server.on_initiate(&initiate, NOW) else {
                 panic!("a proper INITIATE fails");
             };
@@ -85,7 +98,9 @@ fn door() -> HelloCheck {
 fn hello(suite: Suite) -> (ClientHandshake, ServerHandshake, Vec<Bytes>) {
     let begin = || -> Result<_, HandshakeError> {
         let (client, hello) = ClientHandshake::new(&location(), &key(2), suite, [3; 32])?;
-        let checked = door().check(&hello).map_err(|_| HandshakeError::Unexpected)?;
+        let checked = door()
+            .check(&hello)
+            .map_err(|_| HandshakeError::Unexpected)?;
         let (server, welcome) = ServerHandshake::accept(&checked, [4; 32], b"welcome")?;
         Ok((client, server, welcome))
     };

@@ -9,7 +9,9 @@ use teu_protocol::message::{
 };
 
 fuzz_target!(|input: &[u8]| {
-    let Some((&choice, bytes)) = input.split_first() else { return };
+    let Some((&choice, bytes)) = input.split_first() else {
+        return;
+    };
     match choice % 6 {
         0 => survives::<ClientToMaster>(bytes),
         1 => survives::<MasterToClient>(bytes),
@@ -22,7 +24,9 @@ fuzz_target!(|input: &[u8]| {
 
 /// Compares bytes, not values: a NaN is not equal to itself.
 fn survives<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
-    let Ok(first) = rmp_serde::from_slice::<T>(bytes) else { return };
+    let Ok(first) = rmp_serde::from_slice::<T>(bytes) else {
+        return;
+    };
     let written = rmp_serde::to_vec_named(&first).expect("what was read can be written");
     let second: T = rmp_serde::from_slice(&written).expect("what was written can be read");
     let again = rmp_serde::to_vec_named(&second).expect("and written again");

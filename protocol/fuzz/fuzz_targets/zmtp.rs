@@ -10,7 +10,9 @@ const READY: &[u8] = b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER";
 
 // The first byte chooses how far the peer has got and how large the pieces are.
 fuzz_target!(|input: &[u8]| {
-    let Some((&choice, rest)) = input.split_first() else { return };
+    let Some((&choice, rest)) = input.split_first() else {
+        return;
+    };
     let limits = Limits::HANDSHAKE;
     let mut decoder = Decoder::new(SocketRole::Router, limits);
     let mut buffer = BytesMut::new();
@@ -29,12 +31,18 @@ fuzz_target!(|input: &[u8]| {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(_) => {
-                    assert!(decoder.decode(&mut buffer).is_err(), "a failed decoder goes on");
+                    assert!(
+                        decoder.decode(&mut buffer).is_err(),
+                        "a failed decoder goes on"
+                    );
                     return;
                 }
             }
         }
         assert!(buffer.len() + decoder.bytes_held() <= bound, "hoards");
-        assert!(decoder.bytes_missing(buffer.len()) <= bound, "wants too much");
+        assert!(
+            decoder.bytes_missing(buffer.len()) <= bound,
+            "wants too much"
+        );
     }
 });

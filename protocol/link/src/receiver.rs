@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use teu_protocol::{
     heartbeat::{Heartbeat, LinkMessage},
-    limits::LINK_LOST_AFTER,
+    limits::{HANDSHAKE_AGAIN_AFTER, LINK_LOST_AFTER},
     noise::{Opened, Opener},
 };
 use tokio::time::{Instant, sleep_until};
@@ -96,6 +96,12 @@ where
                 None => return Ok((message, bulk)),
             }
         }
+    }
+
+    /// Whether the link is so old that its owner should dial anew and let this one go.
+    #[must_use]
+    pub fn renewal_due(&self) -> bool {
+        self.epoch.elapsed() >= HANDSHAKE_AGAIN_AFTER
     }
 
     pub(crate) fn open(&mut self, parts: Vec<Bytes>) -> Result<(In, Vec<Bytes>), LinkError> {
