@@ -35,7 +35,6 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 impl World {
     /// Starts a location and waits until it takes containers.
     #[must_use]
-    #[allow(clippy::panic, clippy::expect_used, reason = "a test without its location has failed")]
     pub fn start() -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
@@ -43,8 +42,10 @@ impl World {
         );
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let id = std::process::id() % 4096;
-        let directory =
-            tempfile::Builder::new().prefix("teu-e2e-").tempdir_in("/var/tmp").expect("a directory");
+        let directory = tempfile::Builder::new()
+            .prefix("teu-e2e-")
+            .tempdir_in("/var/tmp")
+            .expect("a directory");
         let port = free_port();
         let instance = format!("t{id:03x}{number:x}");
         let second_octet = 100 + u8::try_from((id + number) % 100).unwrap_or_default();
@@ -59,7 +60,6 @@ impl World {
         world
     }
 
-    #[allow(clippy::panic, reason = "a test without its location has failed")]
     fn wait_ready(&mut self) {
         let deadline = Instant::now() + PATIENCE * 2;
         loop {
@@ -70,7 +70,10 @@ impl World {
             let ended = self.supervisor.try_wait().ok().flatten();
             if ended.is_some() || Instant::now() > deadline {
                 let log = fs::read_to_string(self.directory.path().join("dev.log"));
-                panic!("the location did not start: {ended:?}\n{}", log.unwrap_or_default());
+                panic!(
+                    "the location did not start: {ended:?}\n{}",
+                    log.unwrap_or_default()
+                );
             }
             std::thread::park_timeout(Duration::from_millis(20));
         }
@@ -119,22 +122,26 @@ impl World {
         S: AsRef<OsStr>,
     {
         let mut command = Command::new(program("teu"));
-        command.env("TEU_HOME", self.home()).env("NO_COLOR", "1").args(arguments);
+        command
+            .env("TEU_HOME", self.home())
+            .env("NO_COLOR", "1")
+            .args(arguments);
         command
     }
 
     /// Runs `teu` to its end.
-    #[allow(clippy::expect_used, reason = "a test that cannot run its program has failed")]
     pub fn teu<I, S>(&self, arguments: I) -> Output
     where
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
-        self.command(arguments).stdin(Stdio::null()).output().expect("teu is built")
+        self.command(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("teu is built")
     }
 
     /// Runs `teu`, expects success, gives its stdout without the last newline.
-    #[allow(clippy::panic, reason = "a failed command fails the test")]
     pub fn ok<I, S>(&self, arguments: I) -> String
     where
         I: IntoIterator<Item = S>,
@@ -147,7 +154,9 @@ impl World {
             output.status,
             String::from_utf8_lossy(&output.stderr)
         );
-        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+        String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned()
     }
 
     /// Connects with the SDK, in a fresh session.
@@ -155,12 +164,19 @@ impl World {
     /// # Errors
     /// Whatever the SDK says.
     pub async fn connect(&self) -> Result<teu::Location, teu::Error> {
-        teu::Location::builder().home(self.home()).name("test").connect().await
+        teu::Location::builder()
+            .home(self.home())
+            .name("test")
+            .connect()
+            .await
     }
 
     /// Imports the busybox image, once in a location's life.
     pub fn import_busybox(&self) {
-        if self.ok(["images", "--format", "json"]).contains("busybox:latest") {
+        if self
+            .ok(["images", "--format", "json"])
+            .contains("busybox:latest")
+        {
             return;
         }
         let archive = self.directory.path().join("busybox.tar");
@@ -180,13 +196,15 @@ impl World {
             pids.push_str(&of_thread.unwrap_or_default());
             pids.push(' ');
         }
-        pids.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid: &u32| {
-            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
-        })
+        pids.split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .find(|pid: &u32| {
+                fs::read_to_string(format!("/proc/{pid}/comm"))
+                    .is_ok_and(|comm| comm.trim() == name)
+            })
     }
 
     /// Ends a daemon with SIGKILL and waits until the supervisor has started it again.
-    #[allow(clippy::expect_used, reason = "a test that cannot do this has failed")]
     pub fn kill_daemon(&self, name: &str) {
         let before = self.daemon(name).expect("the daemon runs");
         kill(before, rustix::process::Signal::KILL);
@@ -198,12 +216,20 @@ impl World {
 
 impl World {
     /// Stops the location and removes its data, as `teu dev --purge` does.
-    #[allow(clippy::expect_used, reason = "a test that cannot do this has failed")]
     pub fn purge(&self) {
         let mut purge = self.command(["dev", "--purge"]);
-        purge.args(options(self.directory.path(), &self.instance, self.port, self.second_octet));
+        purge.args(options(
+            self.directory.path(),
+            &self.instance,
+            self.port,
+            self.second_octet,
+        ));
         let done = purge.output().expect("teu is built");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
     }
 }
 
@@ -214,7 +240,12 @@ impl Drop for World {
             eprintln!("the location's log:\n{}", log.unwrap_or_default());
         }
         let mut purge = self.command(["dev", "--purge"]);
-        purge.args(options(self.directory.path(), &self.instance, self.port, self.second_octet));
+        purge.args(options(
+            self.directory.path(),
+            &self.instance,
+            self.port,
+            self.second_octet,
+        ));
         let _ = purge.output();
         kill(self.supervisor.id(), rustix::process::Signal::TERM);
         let _ = self.supervisor.wait();
@@ -222,7 +253,6 @@ impl Drop for World {
 }
 
 fn supervisor(directory: &Path, instance: &str, port: u16, second_octet: u8) -> Child {
-    #[allow(clippy::expect_used, reason = "a test without its location has failed")]
     let start = || {
         let log = fs::File::create(directory.join("dev.log")).expect("a log file");
         Command::new(program("teu"))
@@ -241,9 +271,18 @@ fn supervisor(directory: &Path, instance: &str, port: u16, second_octet: u8) -> 
 fn options(directory: &Path, instance: &str, port: u16, second_octet: u8) -> Vec<String> {
     let data = directory.join("data").display().to_string();
     let range = format!("10.{second_octet}.0.0/16");
-    ["--port", &port.to_string(), "--data", &data, "--instance", instance, "--range", &range]
-        .map(str::to_owned)
-        .to_vec()
+    [
+        "--port",
+        &port.to_string(),
+        "--data",
+        &data,
+        "--instance",
+        instance,
+        "--range",
+        &range,
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// A program of this workspace, built into the same directory as this test.
@@ -258,11 +297,17 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// Writes the busybox test image as a docker-archive.
-#[allow(clippy::expect_used, reason = "a test without its image has failed")]
 pub fn make_busybox(archive: &Path) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/lib/busybox-image");
-    let made = Command::new(script).arg(archive).output().expect("the script runs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let made = Command::new(script)
+        .arg(archive)
+        .output()
+        .expect("the script runs");
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
 }
 
 /// Waits until something holds; fails the test if it does not within [`PATIENCE`].
@@ -271,7 +316,6 @@ pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
 }
 
 /// Waits until something holds; fails the test if it does not in time.
-#[allow(clippy::panic, reason = "what did not happen in time fails the test")]
 pub fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !holds() {
@@ -282,14 +326,16 @@ pub fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Sends a signal to a process of ours.
 pub fn kill(pid: u32, signal: rustix::process::Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+    if let Some(pid) = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+    {
         let _ = rustix::process::kill_process(pid, signal);
     }
 }
 
 /// A TCP port that nobody listens on now.
 #[must_use]
-#[allow(clippy::expect_used, reason = "a machine without free ports cannot run tests")]
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()

@@ -24,7 +24,8 @@ fn files(ending: &str) -> Vec<PathBuf> {
         for entry in fs::read_dir(&directory).expect("a directory").flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let kind = entry.file_type().expect("a kind");
-            if kind.is_dir() && !["target", ".git", "corpus", "artifacts"].contains(&name.as_str()) {
+            if kind.is_dir() && !["target", ".git", "corpus", "artifacts"].contains(&name.as_str())
+            {
                 directories.push(entry.path());
             } else if kind.is_file() && name.ends_with(ending) {
                 found.push(entry.path());
@@ -49,27 +50,44 @@ fn named_paths(text: &str) -> BTreeSet<String> {
 fn every_path_of_the_architecture_page_exists() {
     let paths = named_paths(&read("docs/architecture.md"));
     assert!(paths.len() > 20, "the page names its files: {paths:?}");
-    let missing: Vec<_> = paths.iter().filter(|path| !root().join(path).exists()).collect();
-    assert!(missing.is_empty(), "docs/architecture.md names paths that do not exist: {missing:?}");
+    let missing: Vec<_> = paths
+        .iter()
+        .filter(|path| !root().join(path).exists())
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/architecture.md names paths that do not exist: {missing:?}"
+    );
 }
 
 #[test]
 fn the_architecture_page_is_short_enough_to_be_read() {
     let words = read("docs/architecture.md").split_whitespace().count();
-    assert!(words <= 1_500, "docs/architecture.md has {words} words; the limit is 1500");
+    assert!(
+        words <= 1_500,
+        "docs/architecture.md has {words} words; the limit is 1500"
+    );
 }
 
 #[test]
 fn links_between_pages_lead_somewhere() {
     for page in files(".md") {
         let text = fs::read_to_string(&page).expect("a page");
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             let path = link.split('#').next().unwrap_or_default();
             if path.is_empty() || path.contains("://") || path.contains(' ') {
                 continue;
             }
             let target = page.parent().expect("a directory").join(path);
-            assert!(target.exists(), "{} links to {link}, which does not exist", page.display());
+            assert!(
+                target.exists(),
+                "{} links to {link}, which does not exist",
+                page.display()
+            );
         }
     }
 }
@@ -83,17 +101,31 @@ fn every_source_file_says_what_it_is() {
             !text.lines().take(3).any(|line| line.starts_with("//!"))
         })
         .collect();
-    assert!(silent.is_empty(), "files that do not open with //!: {silent:?}");
+    assert!(
+        silent.is_empty(),
+        "files that do not open with //!: {silent:?}"
+    );
 }
 
 #[test]
 fn no_source_file_outgrows_its_noun() {
     let large: Vec<_> = files(".rs")
         .into_iter()
-        .map(|file| (fs::read_to_string(&file).expect("a source file").lines().count(), file))
+        .map(|file| {
+            (
+                fs::read_to_string(&file)
+                    .expect("a source file")
+                    .lines()
+                    .count(),
+                file,
+            )
+        })
         .filter(|(lines, _)| *lines > 700)
         .collect();
-    assert!(large.is_empty(), "files past 700 lines (which noun should move out?): {large:?}");
+    assert!(
+        large.is_empty(),
+        "files past 700 lines (which noun should move out?): {large:?}"
+    );
 }
 
 /// What a crate's Cargo.toml lists under `[dependencies]`.
@@ -115,9 +147,15 @@ fn dependencies_point_one_way() {
         ("protocol/Cargo.toml", &[]),
         ("protocol/link/Cargo.toml", &["teu-protocol"]),
         ("master/core/Cargo.toml", &["teu-protocol"]),
-        ("master/daemon/Cargo.toml", &["teu-protocol", "teu-master-core"]),
+        (
+            "master/daemon/Cargo.toml",
+            &["teu-protocol", "teu-master-core"],
+        ),
         ("node/core/Cargo.toml", &["teu-protocol"]),
-        ("node/agent/Cargo.toml", &["teu-protocol", "teu-link", "teu-node-core"]),
+        (
+            "node/agent/Cargo.toml",
+            &["teu-protocol", "teu-link", "teu-node-core"],
+        ),
         ("client/sdk/Cargo.toml", &["teu-protocol", "teu-link"]),
         ("client/cli/Cargo.toml", &["teu"]),
     ];
@@ -132,15 +170,37 @@ fn dependencies_point_one_way() {
 
 #[test]
 fn the_cores_are_pure() {
-    let impure_crates = ["tokio", "zeromq", "rustix", "libc", "getrandom", "redb", "hyper", "rand"];
+    let impure_crates = [
+        "tokio",
+        "zeromq",
+        "rustix",
+        "libc",
+        "getrandom",
+        "redb",
+        "hyper",
+        "rand",
+    ];
     let impure_words = [
-        "Instant::now", "SystemTime::now", "std::fs", "std::net::Tcp", "std::net::Udp",
-        "Mutex<", "RwLock<", "std::thread", "std::process", "OsRng", "thread_rng", "std::env::",
+        "Instant::now",
+        "SystemTime::now",
+        "std::fs",
+        "std::net::Tcp",
+        "std::net::Udp",
+        "Mutex<",
+        "RwLock<",
+        "std::thread",
+        "std::process",
+        "OsRng",
+        "thread_rng",
+        "std::env::",
     ];
     for pure in ["protocol", "master/core", "node/core"] {
         let listed = dependencies(&format!("{pure}/Cargo.toml"));
         for name in impure_crates {
-            assert!(!listed.contains(name), "{pure} is pure and must not depend on {name}");
+            assert!(
+                !listed.contains(name),
+                "{pure} is pure and must not depend on {name}"
+            );
         }
         for file in files(".rs") {
             let inside = file.starts_with(root().join(pure).join("src"));
@@ -148,10 +208,16 @@ fn the_cores_are_pure() {
                 continue;
             }
             let text = fs::read_to_string(&file).expect("a source file");
-            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            let code = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
             for line in code {
                 for word in impure_words {
-                    assert!(!line.contains(word), "{}: {word} in a pure crate", file.display());
+                    assert!(
+                        !line.contains(word),
+                        "{}: {word} in a pure crate",
+                        file.display()
+                    );
                 }
             }
         }
@@ -163,17 +229,28 @@ fn every_refusal_code_is_documented_with_its_cure() {
     let page = read("docs/errors.md");
     for code in teu_protocol::message::RefusalCode::ALL {
         let heading = format!("`{code:?}`");
-        assert!(page.contains(&heading), "docs/errors.md does not explain {heading}");
+        assert!(
+            page.contains(&heading),
+            "docs/errors.md does not explain {heading}"
+        );
     }
 }
 
 #[test]
 fn every_message_is_documented() {
     let page = read("docs/protocol.md");
-    for file in ["message.rs", "message/request.rs", "message/node.rs", "message/stream.rs"] {
+    for file in [
+        "message.rs",
+        "message/request.rs",
+        "message/node.rs",
+        "message/stream.rs",
+    ] {
         let text = read(Path::new("protocol/src").join(file));
         for name in enum_variants(&text) {
-            assert!(page.contains(&format!("`{name}`")), "docs/protocol.md lacks `{name}` of {file}");
+            assert!(
+                page.contains(&format!("`{name}`")),
+                "docs/protocol.md lacks `{name}` of {file}"
+            );
         }
     }
 }
@@ -188,8 +265,11 @@ fn enum_variants(text: &str) -> BTreeSet<String> {
         } else if line == "}" {
             inside = false;
         } else if inside && line.starts_with("    ") && !line.starts_with("     ") {
-            let name: String =
-                line.trim().chars().take_while(char::is_ascii_alphanumeric).collect();
+            let name: String = line
+                .trim()
+                .chars()
+                .take_while(char::is_ascii_alphanumeric)
+                .collect();
             if name.starts_with(|c: char| c.is_ascii_uppercase()) {
                 names.insert(name);
             }

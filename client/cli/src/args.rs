@@ -37,10 +37,22 @@ pub(crate) struct Globals {
     #[arg(long, global = true, env = "TEU_LOCATION", value_name = "NAME")]
     pub(crate) location: Option<String>,
     /// The directory with keys and locations; default: ~/.teu
-    #[arg(long, global = true, env = "TEU_HOME", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "TEU_HOME",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub(crate) home: Option<PathBuf>,
     /// The persistent session that containers belong to
-    #[arg(long, global = true, env = "TEU_SESSION", value_name = "NAME", default_value = "default")]
+    #[arg(
+        long,
+        global = true,
+        env = "TEU_SESSION",
+        value_name = "NAME",
+        default_value = "default"
+    )]
     pub(crate) session: String,
     /// Tells what happens, on stderr (twice: more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -71,7 +83,7 @@ pub(crate) struct Listing {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Run a program in a new container
-    Run(verbs::run::RunArgs),
+    Run(Box<verbs::run::RunArgs>),
     /// Run a further process in a container
     Exec(verbs::exec::ExecArgs),
     /// List containers

@@ -67,7 +67,10 @@ pub(crate) async fn run(globals: &Globals, args: DevArgs) -> Result<ExitCode, Fa
     }
     if args.detach {
         settle::detach(globals, &layout).await?;
-        output::note(&format!("location `{}` is ready; try: teu resources", layout.name));
+        output::note(&format!(
+            "location `{}` is ready; try: teu resources",
+            layout.name
+        ));
         return Ok(ExitCode::SUCCESS);
     }
     supervise::foreground(globals, &layout).await?;

@@ -37,9 +37,6 @@ pub(crate) enum Failure {
     Dev(#[from] crate::dev::DevError),
     #[error("the tunnel could not be put into the background: {0}")]
     Background(String),
-    /// Everything was told already.
-    #[error("")]
-    Told(u8),
 }
 
 /// The command line asks for something that makes no sense.
@@ -53,7 +50,10 @@ pub(crate) struct Usage {
 
 impl Usage {
     pub(crate) fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what: what.into(), help: help.into() }
+        Self {
+            what: what.into(),
+            help: help.into(),
+        }
     }
 }
 
@@ -67,7 +67,6 @@ impl Failure {
                 Some(RefusalCode::NoCapacity) => 2,
                 _ => 125,
             },
-            Self::Told(code) => *code,
             _ => 125,
         }
     }
@@ -76,16 +75,19 @@ impl Failure {
 /// Tells of a failure on stderr, and gives its exit code.
 pub(crate) fn report(failure: &Failure) -> ExitCode {
     let code = ExitCode::from(failure.exit_code());
-    if matches!(failure, Failure::Told(_)) {
-        return code;
-    }
     if is_broken_pipe(failure) {
         return ExitCode::from(141);
     }
     let mut text = String::new();
     let fancy = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let theme = if fancy { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
+    let theme = if fancy {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let handler = GraphicalReportHandler::new_themed(theme)
+        .with_width(100)
+        .with_links(false);
     let rendered = handler.render_report(&mut text, failure);
     let _ = match rendered {
         Ok(()) => writeln!(io::stderr(), "teu: {}", text.trim_start()),
@@ -102,5 +104,9 @@ fn is_broken_pipe(failure: &Failure) -> bool {
 /// Tells of a command line that does not parse (or prints the help that was asked for).
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let _ = error.print();
-    if error.use_stderr() { ExitCode::from(125) } else { ExitCode::SUCCESS }
+    if error.use_stderr() {
+        ExitCode::from(125)
+    } else {
+        ExitCode::SUCCESS
+    }
 }

@@ -24,7 +24,10 @@ fn main() -> ExitCode {
         Err(error) => return failure::usage(&error),
     };
     start_log(cli.globals.verbose);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(source) => return failure::report(&failure::Failure::Runtime(source)),
     };

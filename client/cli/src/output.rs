@@ -23,7 +23,9 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
 /// Prints a table without lines, as Docker's lists are.
 pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.to_vec());
     for row in rows {
         table.add_row(row);
@@ -31,7 +33,10 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failu
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    let text: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let text: Vec<String> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
     line(&text.join("\n"))
 }
 
@@ -95,9 +100,12 @@ mod tests {
 
     #[test]
     fn spans_read_well() {
-        for (seconds, text) in
-            [(1, "1 second"), (119, "119 seconds"), (120, "2 minutes"), (7_200, "2 hours")]
-        {
+        for (seconds, text) in [
+            (1, "1 second"),
+            (119, "119 seconds"),
+            (120, "2 minutes"),
+            (7_200, "2 hours"),
+        ] {
             assert_eq!(span(Duration::from_secs(seconds)), text);
         }
     }

@@ -33,7 +33,8 @@ impl Progress for Bars {
     fn on_event(&self, event: ProgressEvent) {
         match event {
             ProgressEvent::Exporting { image } => {
-                self.bar().set_message(format!("reading {image} from the local engine"));
+                self.bar()
+                    .set_message(format!("reading {image} from the local engine"));
                 self.bar().tick();
             }
             ProgressEvent::Uploading { image, total_bytes } => {

@@ -50,8 +50,13 @@ impl FromStr for PortSpec {
 
     fn from_str(text: &str) -> Result<Self, String> {
         const EXPECTED: &str = "LOCAL:CONTAINER is expected, such as 8080:80";
-        let (before, container) = text.rsplit_once(':').map_or((None, text), |(b, c)| (Some(b), c));
-        let container: u16 = container.trim_end_matches("/tcp").parse().map_err(|_| EXPECTED)?;
+        let (before, container) = text
+            .rsplit_once(':')
+            .map_or((None, text), |(b, c)| (Some(b), c));
+        let container: u16 = container
+            .trim_end_matches("/tcp")
+            .parse()
+            .map_err(|_| EXPECTED)?;
         if container == 0 {
             return Err("port 0 of a container cannot be reached".to_owned());
         }
@@ -60,13 +65,22 @@ impl FromStr for PortSpec {
             Some(before) => match before.rsplit_once(':') {
                 Some((ip, local)) => {
                     let ip = ip.trim_start_matches('[').trim_end_matches(']');
-                    let ip = ip.parse().map_err(|_| format!("`{ip}` is not an IP address"))?;
+                    let ip = ip
+                        .parse()
+                        .map_err(|_| format!("`{ip}` is not an IP address"))?;
                     (ip, local.parse().map_err(|_| EXPECTED)?)
                 }
-                None => (Ipv4Addr::LOCALHOST.into(), before.parse().map_err(|_| EXPECTED)?),
+                None => (
+                    Ipv4Addr::LOCALHOST.into(),
+                    before.parse().map_err(|_| EXPECTED)?,
+                ),
             },
         };
-        Ok(Self { ip, local, container })
+        Ok(Self {
+            ip,
+            local,
+            container,
+        })
     }
 }
 
@@ -91,14 +105,21 @@ impl Record {
     ) -> Result<Self, Failure> {
         let published: Vec<Published> = tunnels
             .iter()
-            .map(|(tunnel, port)| Published { container, local: tunnel.local_addr(), port: *port })
+            .map(|(tunnel, port)| Published {
+                container,
+                local: tunnel.local_addr(),
+                port: *port,
+            })
             .collect();
         let directory = directory(globals);
         let path = directory.join(format!("{}.json", std::process::id()));
         let text = serde_json::to_vec(&published)?;
-        fs::create_dir_all(&directory).and_then(|()| fs::write(&path, text)).map_err(|source| {
-            Failure::File { what: format!("cannot write {}", path.display()), source }
-        })?;
+        fs::create_dir_all(&directory)
+            .and_then(|()| fs::write(&path, text))
+            .map_err(|source| Failure::File {
+                what: format!("cannot write {}", path.display()),
+                source,
+            })?;
         Ok(Self(path))
     }
 }
@@ -111,8 +132,14 @@ impl Drop for Record {
 
 /// The published ports of this user's background containers.
 pub(crate) fn all(globals: &Globals) -> Vec<Published> {
-    let Ok(entries) = fs::read_dir(directory(globals)) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| read(&entry.path())).flatten().collect()
+    let Ok(entries) = fs::read_dir(directory(globals)) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| read(&entry.path()))
+        .flatten()
+        .collect()
 }
 
 fn read(path: &Path) -> Option<Vec<Published>> {
@@ -142,7 +169,9 @@ pub(crate) async fn hold_in_background(
     let mut holder = holder(globals, container, ports)
         .spawn()
         .map_err(|error| Failure::Background(error.to_string()))?;
-    let Some(stdout) = holder.stdout.take() else { return Ok(()) };
+    let Some(stdout) = holder.stdout.take() else {
+        return Ok(());
+    };
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         if line == "ready" {
@@ -170,7 +199,11 @@ fn holder(globals: &Globals, container: &Container, ports: &[PortSpec]) -> Comma
     command.args(["tunnel", "--hold", &container.id().to_string()]);
     command.args(ports.iter().map(|port| port.to_argument()));
     // A process group of its own: Ctrl-C at our terminal is not meant for it.
-    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 

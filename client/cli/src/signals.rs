@@ -38,7 +38,10 @@ impl Interrupts {
                     () = sender.closed() => return,
                 };
                 sender.send_modify(|seen| {
-                    *seen = Seen { signal: number, count: seen.count + 1 };
+                    *seen = Seen {
+                        signal: number,
+                        count: seen.count + 1,
+                    };
                 });
             }
         });

@@ -33,7 +33,11 @@ pub(crate) async fn converse(
     tty: bool,
     mut interrupts: Interrupts,
 ) -> Result<ExitCode, Failure> {
-    let raw = if tty && interactive { RawMode::enter()? } else { None };
+    let raw = if tty && interactive {
+        RawMode::enter()?
+    } else {
+        None
+    };
     let input = interactive.then(|| forward_input(&mut process));
     let mut resized = signal(SignalKind::window_change()).map_err(Failure::Terminal)?;
     let mut size = terminal::size();

@@ -14,7 +14,10 @@ pub(crate) fn size() -> TermSize {
         .ok()
         .filter(|size| size.ws_row > 0 && size.ws_col > 0);
     match told {
-        Some(size) => TermSize { rows: size.ws_row, cols: size.ws_col },
+        Some(size) => TermSize {
+            rows: size.ws_row,
+            cols: size.ws_col,
+        },
         None => TermSize { rows: 24, cols: 80 },
     }
 }

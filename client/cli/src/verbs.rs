@@ -33,7 +33,7 @@ use crate::{
 pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let globals = &cli.globals;
     match cli.verb {
-        Verb::Run(args) => run::run(globals, args).await,
+        Verb::Run(args) => run::run(globals, *args).await,
         Verb::Exec(args) => exec::run(globals, args).await,
         Verb::Ps(args) => ps::run(globals, args).await,
         Verb::Logs(args) => logs::run(globals, args).await,

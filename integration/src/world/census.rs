@@ -34,13 +34,21 @@ impl Census {
 }
 
 fn entries(directory: &Path) -> BTreeSet<String> {
-    let Ok(entries) = fs::read_dir(directory) else { return BTreeSet::new() };
-    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    let Ok(entries) = fs::read_dir(directory) else {
+        return BTreeSet::new();
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 fn links(instance: &str) -> usize {
     let prefix = format!("{instance}v");
-    entries(Path::new("/sys/class/net")).iter().filter(|name| name.starts_with(&prefix)).count()
+    entries(Path::new("/sys/class/net"))
+        .iter()
+        .filter(|name| name.starts_with(&prefix))
+        .count()
 }
 
 fn cgroups(instance: &str) -> usize {
@@ -55,7 +63,9 @@ fn cgroups(instance: &str) -> usize {
 }
 
 fn count_directories(path: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    let Ok(entries) = fs::read_dir(path) else {
+        return 0;
+    };
     entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
@@ -75,19 +85,27 @@ fn mounts(data: &Path) -> BTreeSet<String> {
 }
 
 fn keepers(instance: &str) -> usize {
-    let Ok(processes) = fs::read_dir("/proc") else { return 0 };
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return 0;
+    };
     let marker = format!("/{instance}/");
     processes
         .flatten()
         .filter(|process| {
             let cgroup = fs::read_to_string(process.path().join("cgroup")).unwrap_or_default();
-            cgroup.lines().any(|line| format!("{line}/").contains(&marker))
+            cgroup
+                .lines()
+                .any(|line| format!("{line}/").contains(&marker))
         })
         .count()
 }
 
 fn rules(instance: &str) -> usize {
-    let listed = Command::new("nft").args(["list", "table", "inet", instance]).output();
+    let listed = Command::new("nft")
+        .args(["list", "table", "inet", instance])
+        .output();
     let text = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    text.unwrap_or_default().matches(&format!("\"{instance}v")).count()
+    text.unwrap_or_default()
+        .matches(&format!("\"{instance}v"))
+        .count()
 }

@@ -19,9 +19,16 @@ pub fn try_get(address: impl ToSocketAddrs, path: &str) -> io::Result<(u16, Vec<
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let no_http = || io::Error::new(io::ErrorKind::InvalidData, "not an HTTP answer");
-    let end = answer.windows(4).position(|at| at == b"\r\n\r\n").ok_or_else(no_http)?;
+    let end = answer
+        .windows(4)
+        .position(|at| at == b"\r\n\r\n")
+        .ok_or_else(no_http)?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(no_http)?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(no_http)?;
     Ok((status, answer[end + 4..].to_vec()))
 }
 
@@ -29,7 +36,9 @@ pub fn try_get(address: impl ToSocketAddrs, path: &str) -> io::Result<(u16, Vec<
 pub fn get(address: impl ToSocketAddrs + Copy, path: &str) -> Vec<u8> {
     let mut body = None;
     eventually("the server answers with 200", || {
-        body = try_get(address, path).ok().filter(|(status, _)| *status == 200);
+        body = try_get(address, path)
+            .ok()
+            .filter(|(status, _)| *status == 200);
         body.is_some()
     });
     body.map(|(_, body)| body).unwrap_or_default()

@@ -7,7 +7,10 @@ use teu_integration::world::{World, eventually, kill, within};
 use crate::{Own, wait};
 
 pub(crate) const TRIALS: &[Own] = &[
-    ("cleanup::kill_9_of_a_client_leaves_nothing_after_5_s", killed_client),
+    (
+        "cleanup::kill_9_of_a_client_leaves_nothing_after_5_s",
+        killed_client,
+    ),
     ("cleanup::a_hundred_cycles_leave_nothing", cycles),
     ("cleanup::stop_and_purge_leave_nothing", purge),
 ];
@@ -15,7 +18,7 @@ pub(crate) const TRIALS: &[Own] = &[
 /// How long clean-up may take after a client was killed (design: 5 s).
 const CLEAN_WITHIN: Duration = Duration::from_secs(5);
 
-fn killed_client(){
+fn killed_client() {
     let world = World::start();
     world.import_busybox();
     // The first spawn extracts the layer; that stays, and is no leak.
@@ -39,7 +42,9 @@ fn killed_client(){
     within(CLEAN_WITHIN, "containers are gone", || {
         world.census().containers == before.containers
     });
-    eventually("links, cgroups, mounts and rules are as before", || world.census() == before);
+    eventually("links, cgroups, mounts and rules are as before", || {
+        world.census() == before
+    });
     assert_eq!(world.ok(["ps", "-a", "-q"]), "");
 }
 
@@ -64,8 +69,9 @@ fn cycles() {
     wait(async {
         let location = world.connect().await.expect("connected");
         for round in 0..10 {
-            let spawns =
-                (0..10).map(|_| location.spawn("busybox").command(["sleep", "1000"])).collect();
+            let spawns: Vec<_> = (0..10)
+                .map(|_| location.spawn("busybox").command(["sleep", "1000"]))
+                .collect();
             for container in location.spawn_many(spawns).await {
                 let container = container.unwrap_or_else(|error| panic!("round {round}: {error}"));
                 container.destroy().await.expect("destroyed");
@@ -73,7 +79,9 @@ fn cycles() {
         }
         location.close().await;
     });
-    eventually("links, cgroups, mounts and rules are as before", || world.census() == before);
+    eventually("links, cgroups, mounts and rules are as before", || {
+        world.census() == before
+    });
 }
 
 fn purge() {
@@ -83,11 +91,20 @@ fn purge() {
     let (instance, data) = (world.instance().to_owned(), world.data());
     world.purge();
     let bridge = format!("/sys/class/net/{instance}0");
-    assert!(!std::path::Path::new(&bridge).exists(), "the bridge is gone");
+    assert!(
+        !std::path::Path::new(&bridge).exists(),
+        "the bridge is gone"
+    );
     assert!(!data.exists(), "the data is gone");
-    let tables = std::process::Command::new("nft").args(["list", "tables"]).output();
+    let tables = std::process::Command::new("nft")
+        .args(["list", "tables"])
+        .output();
     let tables = String::from_utf8_lossy(&tables.expect("nft").stdout).into_owned();
     assert!(!tables.contains(&format!("inet {instance}\n")), "{tables}");
     let census = world.census();
-    assert_eq!((census.links, census.keepers, census.cgroups), (0, 0, 0), "{census:?}");
+    assert_eq!(
+        (census.links, census.keepers, census.cgroups),
+        (0, 0, 0),
+        "{census:?}"
+    );
 }

@@ -11,7 +11,10 @@ pub(crate) const TRIALS: &[Shared] = &[
     ("cli::a_background_server_is_found_again", background),
     ("cli::ps_lists_as_json_table_and_ids", ps),
     ("cli::environment_user_directory_and_limits_apply", settings),
-    ("cli::files_are_there_before_the_program_and_secrets_stay_secret", files),
+    (
+        "cli::files_are_there_before_the_program_and_secrets_stay_secret",
+        files,
+    ),
     ("cli::asleep_until_woken", asleep),
     ("cli::detached_with_rm_vanishes_at_its_end", detached_rm),
     ("cli::a_name_is_taken_once", names),
@@ -24,8 +27,16 @@ pub(crate) const TRIALS: &[Shared] = &[
 fn echo(world: &World) {
     let output = world.teu(["run", "--rm", "busybox", "echo", "hello"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 fn exit_codes(world: &World) {
@@ -34,7 +45,14 @@ fn exit_codes(world: &World) {
         let output = world.teu(["run", "--rm", "busybox", "sh", "-c", &script]);
         assert_eq!(output.status.code(), Some(code));
     }
-    let killed = world.teu(["run", "--rm", "busybox", "sh", "-c", "kill -TERM $$; kill -KILL $$"]);
+    let killed = world.teu([
+        "run",
+        "--rm",
+        "busybox",
+        "sh",
+        "-c",
+        "kill -TERM $$; kill -KILL $$",
+    ]);
     // The first process of a namespace is immune to its own signals, so the shell ends normally.
     assert_eq!(killed.status.code(), Some(0));
     let child = world.teu(["run", "--rm", "busybox", "sh", "-c", "sh -c 'kill -9 $$'"]);
@@ -44,7 +62,10 @@ fn exit_codes(world: &World) {
 fn refusal_codes(world: &World) {
     let code = |arguments: &[&str]| {
         let output = world.teu(arguments);
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let (missing, text) = code(&["run", "--rm", "busybox", "no-such-program"]);
     assert_eq!(missing, Some(127), "{text}");
@@ -53,7 +74,10 @@ fn refusal_codes(world: &World) {
     assert_eq!(unusable, Some(126), "{text}");
     let (image, text) = code(&["run", "--rm", "no-such-image", "true"]);
     assert_eq!(image, Some(125), "{text}");
-    assert!(text.contains("no-such-image") && text.contains("teu image import"), "{text}");
+    assert!(
+        text.contains("no-such-image") && text.contains("teu image import"),
+        "{text}"
+    );
     let (big, text) = code(&["run", "--rm", "-m", "100t", "busybox", "true"]);
     assert_eq!(big, Some(2), "{text}");
     let (nobody, text) = code(&["exec", "no-such-container", "true"]);
@@ -75,7 +99,10 @@ fn background(world: &World) {
     assert!(processes.contains("httpd"), "{processes}");
     assert_eq!(world.ok(["logs", "bg-web"]), "started");
     let listed = world.ok(["ps", "--format", "json"]);
-    assert!(listed.contains(&id) && listed.contains(&format!("{address}->80")), "{listed}");
+    assert!(
+        listed.contains(&id) && listed.contains(&format!("{address}->80")),
+        "{listed}"
+    );
     world.ok(["stop", "-t", "1", "bg-web"]);
     assert!(!world.ok(["ps", "-q"]).contains(&id));
     assert!(world.ok(["ps", "-a", "-q"]).contains(&id));
@@ -87,10 +114,14 @@ fn background(world: &World) {
 }
 
 fn ps(world: &World) {
-    let id = world.ok(["run", "-d", "--name", "ps-one", "-l", "a=b", "busybox", "sleep", "1000"]);
+    let id = world.ok([
+        "run", "-d", "--name", "ps-one", "-l", "a=b", "busybox", "sleep", "1000",
+    ]);
     let rows: serde_json::Value =
         serde_json::from_str(&world.ok(["ps", "--format", "json"])).expect("JSON");
-    let row = rows.as_array().and_then(|rows| rows.iter().find(|row| row["id"] == id.as_str()));
+    let row = rows
+        .as_array()
+        .and_then(|rows| rows.iter().find(|row| row["id"] == id.as_str()));
     let row = row.expect("the container is listed");
     assert_eq!(row["tag"], "ps-one");
     assert_eq!(row["labels"]["a"], "b");
@@ -98,30 +129,65 @@ fn ps(world: &World) {
     assert!(row["state"]["Running"]["since_ms"].is_u64(), "{row}");
     let table = world.ok(["ps"]);
     assert!(table.starts_with("NAME"), "{table}");
-    assert!(table.lines().any(|line| line.starts_with("ps-one") && line.contains("up ")));
+    assert!(
+        table
+            .lines()
+            .any(|line| line.starts_with("ps-one") && line.contains("up "))
+    );
     assert!(world.ok(["ps", "-q"]).lines().any(|line| line == id));
     let inspected = world.ok(["inspect", &id[..12]]);
     assert!(inspected.contains("\"ps-one\""), "{inspected}");
     let refused = world.teu(["rm", "ps-one"]);
-    assert_eq!(refused.status.code(), Some(125), "a running container needs -f");
+    assert_eq!(
+        refused.status.code(),
+        Some(125),
+        "a running container needs -f"
+    );
     world.ok(["rm", "-f", "ps-one"]);
 }
 
 fn settings(world: &World) {
     let script = "echo $A; id -u; id -g; pwd; hostname";
     let printed = world.ok([
-        "run", "--rm", "-e", "A=b c", "-u", "12:34", "-w", "/tmp", "--hostname", "box", "busybox",
-        "sh", "-c", script,
+        "run",
+        "--rm",
+        "-e",
+        "A=b c",
+        "-u",
+        "12:34",
+        "-w",
+        "/tmp",
+        "--hostname",
+        "box",
+        "busybox",
+        "sh",
+        "-c",
+        script,
     ]);
     assert_eq!(printed, "b c\n12\n34\n/tmp\nbox");
-    let joined = world.ok(["run", "--rm", "--entrypoint", "echo", "busybox", "from", "entrypoint"]);
+    let joined = world.ok([
+        "run",
+        "--rm",
+        "--entrypoint",
+        "echo",
+        "busybox",
+        "from",
+        "entrypoint",
+    ]);
     assert_eq!(joined, "from entrypoint");
     let script = "head -c 200000000 /dev/zero | tail -c 100000000 >/dev/null";
     let killed = world.teu(["run", "--rm", "-m", "32m", "busybox", "sh", "-c", script]);
-    assert_ne!(killed.status.code(), Some(0), "100 MB do not fit into 32 MiB");
+    assert_ne!(
+        killed.status.code(),
+        Some(0),
+        "100 MB do not fit into 32 MiB"
+    );
     let script = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 5 & done; wait";
     let limited = world.teu(["run", "--rm", "--pids", "5", "busybox", "sh", "-c", script]);
-    assert!(String::from_utf8_lossy(&limited.stderr).contains("fork"), "{limited:?}");
+    assert!(
+        String::from_utf8_lossy(&limited.stderr).contains("fork"),
+        "{limited:?}"
+    );
 }
 
 fn files(world: &World) {
@@ -130,26 +196,55 @@ fn files(world: &World) {
     let file = format!("{}:/etc/app/config.txt", source.display());
     let secret = format!("{}:/run/secrets/key", source.display());
     let id = world.ok([
-        "run", "-d", "--file", &file, "--secret", &secret, "busybox", "sh", "-c",
+        "run",
+        "-d",
+        "--file",
+        &file,
+        "--secret",
+        &secret,
+        "busybox",
+        "sh",
+        "-c",
         "cat /etc/app/config.txt /run/secrets/key; grep secrets /proc/mounts; sleep 1000",
     ]);
-    eventually("both were read", || world.ok(["logs", &id]).matches("from outside").count() == 2);
+    eventually("both were read", || {
+        world.ok(["logs", &id]).matches("from outside").count() == 2
+    });
     let inspected = world.ok(["inspect", &id]);
     assert!(inspected.contains("/etc/app/config.txt"), "{inspected}");
-    assert!(!inspected.contains("from outside"), "contents are never shown");
+    assert!(
+        !inspected.contains("from outside"),
+        "contents are never shown"
+    );
     let found = std::process::Command::new("grep")
         .args(["-rls", "from outside"])
         .arg(world.data())
         .output()
         .expect("grep");
     let found = String::from_utf8_lossy(&found.stdout).into_owned();
-    let on_disk: Vec<&str> = found.lines().filter(|path| !path.contains("/logs/")).collect();
-    assert!(on_disk.iter().all(|path| path.ends_with("config.txt")), "a secret on disk: {found}");
+    let on_disk: Vec<&str> = found
+        .lines()
+        .filter(|path| !path.contains("/logs/"))
+        .collect();
+    assert!(
+        on_disk.iter().all(|path| path.ends_with("config.txt")),
+        "a secret on disk: {found}"
+    );
     world.ok(["rm", "-f", &id]);
 }
 
 fn asleep(world: &World) {
-    world.ok(["run", "-d", "--sleep", "--name", "sleeper", "busybox", "sh", "-c", "echo awake"]);
+    world.ok([
+        "run",
+        "-d",
+        "--sleep",
+        "--name",
+        "sleeper",
+        "busybox",
+        "sh",
+        "-c",
+        "echo awake",
+    ]);
     let state = world.ok(["ps", "--format", "json"]);
     assert!(state.contains("\"Asleep\""), "{state}");
     assert_eq!(world.ok(["logs", "sleeper"]), "");
@@ -164,12 +259,18 @@ fn detached_rm(world: &World) {
 }
 
 fn names(world: &World) {
-    world.ok(["run", "-d", "--name", "only-one", "busybox", "sleep", "1000"]);
-    let second = world.teu(["run", "-d", "--name", "only-one", "busybox", "sleep", "1000"]);
+    world.ok([
+        "run", "-d", "--name", "only-one", "busybox", "sleep", "1000",
+    ]);
+    let second = world.teu([
+        "run", "-d", "--name", "only-one", "busybox", "sleep", "1000",
+    ]);
     assert_eq!(second.status.code(), Some(125));
     assert!(String::from_utf8_lossy(&second.stderr).contains("only-one"));
     world.ok(["rm", "-f", "only-one"]);
-    world.ok(["run", "-d", "--name", "only-one", "busybox", "sleep", "1000"]);
+    world.ok([
+        "run", "-d", "--name", "only-one", "busybox", "sleep", "1000",
+    ]);
     world.ok(["rm", "-f", "only-one"]);
 }
 
@@ -192,7 +293,10 @@ fn help(world: &World) {
     assert!(pages.join("teu-run.1").is_file());
     assert!(world.ok(["completions", "bash"]).contains("_teu"));
     let typo = world.teu(["rnu"]);
-    assert!(String::from_utf8_lossy(&typo.stderr).contains("'run'"), "did you mean");
+    assert!(
+        String::from_utf8_lossy(&typo.stderr).contains("'run'"),
+        "did you mean"
+    );
 }
 
 fn doctor(world: &World) {

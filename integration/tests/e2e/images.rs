@@ -14,7 +14,10 @@ pub(crate) const TRIALS: &[Shared] = &[
     ("images::a_compressed_archive_is_imported", compressed),
     ("images::a_corrupt_layer_is_refused", corrupt),
     ("images::another_platform_is_refused", platform),
-    ("images::an_image_of_the_docker_engine_runs_and_serves", engine),
+    (
+        "images::an_image_of_the_docker_engine_runs_and_serves",
+        engine,
+    ),
     ("images::removed_images_are_gone", removed),
 ];
 
@@ -36,7 +39,10 @@ fn text(path: &Path) -> String {
 }
 
 fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().expect("the program is installed");
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .expect("the program is installed");
     assert!(
         output.status.success(),
         "{program} {arguments:?}: {}",
@@ -70,7 +76,10 @@ fn corrupt(world: &World) {
     let output = world.teu(["image", "import", &text(&archive)]);
     assert_eq!(output.status.code(), Some(125));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("digest") || said.contains("corrupt"), "{said}");
+    assert!(
+        said.contains("digest") || said.contains("corrupt"),
+        "{said}"
+    );
 }
 
 fn platform(world: &World) {
@@ -79,17 +88,35 @@ fn platform(world: &World) {
         .expect("the image")
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().len() > 60 && name.to_string_lossy().ends_with(".json")))
+        .find(|path| {
+            path.file_name().is_some_and(|name| {
+                name.to_string_lossy().len() > 60 && name.to_string_lossy().ends_with(".json")
+            })
+        })
         .expect("a config");
     let text_before = fs::read_to_string(&config).expect("the config");
-    let foreign = if cfg!(target_arch = "x86_64") { "s390x" } else { "amd64" };
-    let own = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+    let foreign = if cfg!(target_arch = "x86_64") {
+        "s390x"
+    } else {
+        "amd64"
+    };
+    let own = if cfg!(target_arch = "x86_64") {
+        "amd64"
+    } else {
+        "arm64"
+    };
     fs::write(&config, text_before.replace(own, foreign)).expect("the config");
     let manifest = directory.join("manifest.json");
-    let renamed = fs::read_to_string(&manifest).expect("it").replace("busybox:latest", "foreign:1");
+    let renamed = fs::read_to_string(&manifest)
+        .expect("it")
+        .replace("busybox:latest", "foreign:1");
     let digest = run("sha256sum", &[&text(&config)]);
     let digest = digest.split(' ').next().unwrap_or_default();
-    let old = config.file_stem().expect("a name").to_string_lossy().into_owned();
+    let old = config
+        .file_stem()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
     fs::rename(&config, directory.join(format!("{digest}.json"))).expect("renamed");
     fs::write(&manifest, renamed.replace(&old, digest)).expect("the manifest");
     let archive = world.scratch().join("foreign.tar");
@@ -112,7 +139,10 @@ fn nginx_context(directory: &Path) {
     let libraries = run("ldd", &[nginx]);
     let mut files = vec![nginx.to_owned(), "/etc/nginx/mime.types".to_owned()];
     files.extend(
-        libraries.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned),
+        libraries
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+            .map(str::to_owned),
     );
     for file in files {
         let to = root.join(file.trim_start_matches('/'));
@@ -145,7 +175,11 @@ fn engine(world: &World) {
         .arg(&context)
         .output()
         .expect("docker is installed");
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
     let port = free_port();
     let publish = format!("{port}:80");
     world.ok(["run", "-d", "--name", "nginx-real", "-p", &publish, &name]);
@@ -154,7 +188,9 @@ fn engine(world: &World) {
     let inspected = world.ok(["inspect", "nginx-real"]);
     assert!(inspected.contains("80/tcp"), "{inspected}");
     world.ok(["stop", "nginx-real"]);
-    eventually("SIGQUIT ended it well", || world.ok(["ps", "-a"]).contains("exited (0)"));
+    eventually("SIGQUIT ended it well", || {
+        world.ok(["ps", "-a"]).contains("exited (0)")
+    });
     world.ok(["rm", "nginx-real"]);
     // The newest image of the engine has a short name.
     let again = world.ok(["run", "-d", "."]);
@@ -168,7 +204,9 @@ fn engine(world: &World) {
 fn removed(world: &World) {
     let directory = unpacked(world, "removed");
     let manifest = directory.join("manifest.json");
-    let renamed = fs::read_to_string(&manifest).expect("it").replace("busybox:latest", "temp:1");
+    let renamed = fs::read_to_string(&manifest)
+        .expect("it")
+        .replace("busybox:latest", "temp:1");
     fs::write(&manifest, renamed).expect("the manifest");
     let archive = world.scratch().join("temp.tar");
     pack(&directory, &archive);

@@ -8,29 +8,58 @@ use teu_integration::world::World;
 use crate::{Shared, wait};
 
 pub(crate) const TRIALS: &[Shared] = &[
-    ("isolation::containers_reach_each_other_only_if_allowed", default_deny),
-    ("isolation::the_host_does_not_reach_a_container", host_denied),
-    ("isolation::a_container_does_not_reach_the_host", host_hidden),
-    ("isolation::another_sessions_container_does_not_exist", sessions),
+    (
+        "isolation::containers_reach_each_other_only_if_allowed",
+        default_deny,
+    ),
+    (
+        "isolation::the_host_does_not_reach_a_container",
+        host_denied,
+    ),
+    (
+        "isolation::a_container_does_not_reach_the_host",
+        host_hidden,
+    ),
+    (
+        "isolation::another_sessions_container_does_not_exist",
+        sessions,
+    ),
     ("isolation::root_inside_is_nobody_outside", user_namespace),
     ("isolation::the_kernel_is_kept_at_a_distance", confinement),
 ];
 
 async fn server(location: &Location) -> Container {
     let command = ["httpd", "-f", "-p", "80", "-h", "/var/www"];
-    let container = location.spawn("busybox").command(command).start().await.expect("spawned");
-    container.wait_tcp(80, Duration::from_secs(20)).await.expect("it listens");
+    let container = location
+        .spawn("busybox")
+        .command(command)
+        .start()
+        .await
+        .expect("spawned");
+    container
+        .wait_tcp(80, Duration::from_secs(20))
+        .await
+        .expect("it listens");
     container
 }
 
 async fn idle(location: &Location) -> Container {
-    location.spawn("busybox").command(["sleep", "1000"]).start().await.expect("spawned")
+    location
+        .spawn("busybox")
+        .command(["sleep", "1000"])
+        .start()
+        .await
+        .expect("spawned")
 }
 
 async fn reaches(from: &Container, to: &Container) -> bool {
     let ip = to.ip().expect("an address");
     let url = format!("http://{ip}/");
-    let output = from.run(["wget", "-q", "-T", "2", "-O", "-", &url]).output().await.expect("ran");
+    let output = from
+        .run(["wget", "-q", "-T", "2", "-O", "-", &url])
+        .output()
+        .await
+        .expect("ran");
     output.termination.status.is_success()
 }
 
@@ -54,9 +83,14 @@ fn host_denied(world: &World) {
         let location = world.connect().await.expect("connected");
         let b = server(&location).await;
         let address = SocketAddr::new(b.ip().expect("an address").into(), 80);
-        let connected =
-            tokio::time::timeout(Duration::from_secs(2), tokio::net::TcpStream::connect(address));
-        assert!(!matches!(connected.await, Ok(Ok(_))), "the host reached {address}");
+        let connected = tokio::time::timeout(
+            Duration::from_secs(2),
+            tokio::net::TcpStream::connect(address),
+        );
+        assert!(
+            !matches!(connected.await, Ok(Ok(_))),
+            "the host reached {address}"
+        );
         location.close().await;
     });
 }
@@ -64,7 +98,11 @@ fn host_denied(world: &World) {
 fn host_hidden(world: &World) {
     wait(async {
         let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a listener");
-        let port = listener.local_addr().expect("its address").port().to_string();
+        let port = listener
+            .local_addr()
+            .expect("its address")
+            .port()
+            .to_string();
         let location = world.connect().await.expect("connected");
         let a = idle(&location).await;
         let script = format!(
@@ -82,7 +120,10 @@ fn sessions(world: &World) {
         let one = world.connect().await.expect("connected");
         let other = world.connect().await.expect("connected");
         let container = idle(&one).await;
-        let theirs = other.find(&container.id().to_string()).await.expect_err("not theirs");
+        let theirs = other
+            .find(&container.id().to_string())
+            .await
+            .expect_err("not theirs");
         let nobodys = other.find(&"0".repeat(32)).await.expect_err("nobody's");
         let code = |error: &teu::Error| error.refusal().map(|refusal| refusal.code);
         assert_eq!(code(&theirs), Some(RefusalCode::NotFound));
@@ -101,9 +142,16 @@ fn user_namespace(world: &World) {
     wait(async {
         let location = world.connect().await.expect("connected");
         let a = idle(&location).await;
-        let output = a.run(["cat", "/proc/self/uid_map"]).output().await.expect("ran");
+        let output = a
+            .run(["cat", "/proc/self/uid_map"])
+            .output()
+            .await
+            .expect("ran");
         let map = String::from_utf8_lossy(&output.stdout).into_owned();
-        let fields: Vec<u64> = map.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        let fields: Vec<u64> = map
+            .split_whitespace()
+            .filter_map(|n| n.parse().ok())
+            .collect();
         assert_eq!(fields.len(), 3, "{map}");
         assert_eq!(fields[0], 0);
         assert!(fields[1] >= 100_000, "root inside is {} outside", fields[1]);
@@ -125,8 +173,14 @@ fn confinement(world: &World) {
         assert!(text.contains("Seccomp:\t2"), "{text}");
         assert!(!text.contains("CapEff:\t000001ff"), "{text}");
         assert!(text.contains("done"), "{text}");
-        let mounts = a.run(["sh", "-c", "mkdir -p /mnt; mount -t tmpfs none /mnt"]).output().await;
-        assert!(!mounts.expect("ran").termination.status.is_success(), "mount is refused");
+        let mounts = a
+            .run(["sh", "-c", "mkdir -p /mnt; mount -t tmpfs none /mnt"])
+            .output()
+            .await;
+        assert!(
+            !mounts.expect("ran").termination.status.is_success(),
+            "mount is refused"
+        );
         location.close().await;
     });
 }

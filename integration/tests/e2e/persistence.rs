@@ -9,9 +9,18 @@ use crate::{Own, wait};
 
 pub(crate) const TRIALS: &[Own] = &[
     ("persistence::containers_survive_kill_9_of_the_agent", agent),
-    ("persistence::containers_survive_kill_9_of_the_master", master),
-    ("persistence::handles_stay_valid_over_a_master_restart", handles),
-    ("persistence::what_ended_while_the_agent_was_down_is_known", ended_meanwhile),
+    (
+        "persistence::containers_survive_kill_9_of_the_master",
+        master,
+    ),
+    (
+        "persistence::handles_stay_valid_over_a_master_restart",
+        handles,
+    ),
+    (
+        "persistence::what_ended_while_the_agent_was_down_is_known",
+        ended_meanwhile,
+    ),
     ("persistence::orphans_of_a_dead_keeper_are_reported", keeper),
 ];
 
@@ -29,13 +38,18 @@ fn start_server(world: &World) -> (String, String) {
 
 /// The first process, as the host sees it: restarts must not change it.
 fn pid_of(id: &str) -> Vec<u32> {
-    let found = std::process::Command::new("pgrep").args(["-f", "httpd -f -p 80"]).output();
+    let found = std::process::Command::new("pgrep")
+        .args(["-f", "httpd -f -p 80"])
+        .output();
     let text = String::from_utf8_lossy(&found.expect("pgrep").stdout).into_owned();
     let in_container = |pid: &u32| {
         std::fs::read_to_string(format!("/proc/{pid}/root/etc/hostname"))
             .is_ok_and(|name| name.trim() == "web" || id.starts_with(name.trim()))
     };
-    text.lines().filter_map(|pid| pid.parse().ok()).filter(in_container).collect()
+    text.lines()
+        .filter_map(|pid| pid.parse().ok())
+        .filter(in_container)
+        .collect()
 }
 
 fn found_again(world: &World, id: &str, address: &str, pids: &[u32]) {
@@ -75,7 +89,9 @@ fn handles() {
     world.import_busybox();
     let script = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); sleep 0.05; done; exit 6";
     let mut client = world
-        .command(["run", "--rm", "--name", "counter", "busybox", "sh", "-c", script])
+        .command([
+            "run", "--rm", "--name", "counter", "busybox", "sh", "-c", script,
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .expect("teu is built");
@@ -98,8 +114,12 @@ fn ended_meanwhile() {
     wait(async {
         let location = world.connect().await.expect("connected");
         let script = "echo before; sleep 1; echo after; exit 8";
-        let container =
-            location.spawn("busybox").command(["sh", "-c", script]).start().await.expect("spawned");
+        let container = location
+            .spawn("busybox")
+            .command(["sh", "-c", script])
+            .start()
+            .await
+            .expect("spawned");
         world.kill_daemon("teu-node");
         let termination = container.wait_exit().await.expect("ended");
         assert_eq!(termination.status, teu::ExitStatus::Code(8));
@@ -112,9 +132,15 @@ fn keeper() {
     world.import_busybox();
     wait(async {
         let location = world.connect().await.expect("connected");
-        let container =
-            location.spawn("busybox").command(["sleep", "4321"]).start().await.expect("spawned");
-        let killed = std::process::Command::new("pkill").args(["-9", "-f", "^sleep 4321"]).status();
+        let container = location
+            .spawn("busybox")
+            .command(["sleep", "4321"])
+            .start()
+            .await
+            .expect("spawned");
+        let killed = std::process::Command::new("pkill")
+            .args(["-9", "-f", "^sleep 4321"])
+            .status();
         assert!(killed.expect("pkill").success());
         let termination = container.wait_exit().await.expect("ended");
         assert_eq!(termination.status, teu::ExitStatus::Signal(9));

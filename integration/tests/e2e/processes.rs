@@ -11,9 +11,15 @@ use crate::Shared;
 
 pub(crate) const TRIALS: &[Shared] = &[
     ("processes::stdin_reaches_the_program_and_ends", stdin),
-    ("processes::every_byte_of_a_large_output_arrives", large_output),
+    (
+        "processes::every_byte_of_a_large_output_arrives",
+        large_output,
+    ),
     ("processes::a_slow_reader_loses_nothing", slow_reader),
-    ("processes::exec_has_its_own_environment_and_exit_code", exec),
+    (
+        "processes::exec_has_its_own_environment_and_exit_code",
+        exec,
+    ),
     ("processes::exec_dies_with_its_client", exec_dies),
     ("processes::interrupt_ends_a_foreground_run", interrupt),
     ("processes::stop_asks_then_kills", stop),
@@ -21,7 +27,15 @@ pub(crate) const TRIALS: &[Shared] = &[
 
 fn stdin(world: &World) {
     let mut child = world
-        .command(["run", "-i", "--rm", "busybox", "sh", "-c", "wc -c; echo end"])
+        .command([
+            "run",
+            "-i",
+            "--rm",
+            "busybox",
+            "sh",
+            "-c",
+            "wc -c; echo end",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -66,7 +80,10 @@ fn slow_reader(world: &World) {
         .expect("teu is built");
     let mut output = child.stdout.take().expect("a pipe");
     // Another command is served while this one's output is not read at all.
-    assert_eq!(world.ok(["run", "--rm", "busybox", "echo", "quick"]), "quick");
+    assert_eq!(
+        world.ok(["run", "--rm", "busybox", "echo", "quick"]),
+        "quick"
+    );
     let mut printed = Vec::new();
     output.read_to_end(&mut printed).expect("output");
     check_sequence(&printed);
@@ -74,10 +91,13 @@ fn slow_reader(world: &World) {
 }
 
 fn exec(world: &World) {
-    world.ok(["run", "-d", "--name", "exec-one", "-e", "A=1", "busybox", "sleep", "1000"]);
+    world.ok([
+        "run", "-d", "--name", "exec-one", "-e", "A=1", "busybox", "sleep", "1000",
+    ]);
     let script = "echo $A $B; pwd; exit 4";
-    let output =
-        world.teu(["exec", "-e", "B=2", "-w", "/tmp", "exec-one", "sh", "-c", script]);
+    let output = world.teu([
+        "exec", "-e", "B=2", "-w", "/tmp", "exec-one", "sh", "-c", script,
+    ]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "1 2\n/tmp\n");
     assert_eq!(output.status.code(), Some(4));
     let missing = world.teu(["exec", "exec-one", "no-such-program"]);
@@ -86,20 +106,37 @@ fn exec(world: &World) {
 }
 
 fn exec_dies(world: &World) {
-    world.ok(["run", "-d", "--name", "exec-two", "busybox", "sleep", "1000"]);
-    let mut child =
-        world.command(["exec", "exec-two", "sleep", "777"]).spawn().expect("teu is built");
+    world.ok([
+        "run", "-d", "--name", "exec-two", "busybox", "sleep", "1000",
+    ]);
+    let mut child = world
+        .command(["exec", "exec-two", "sleep", "777"])
+        .spawn()
+        .expect("teu is built");
     let runs = || world.ok(["exec", "exec-two", "ps"]).contains("sleep 777");
     eventually("the process runs", runs);
     child.kill().expect("SIGKILL");
     child.wait().expect("it ends");
-    within(std::time::Duration::from_secs(5), "the process ended with its client", || !runs());
+    within(
+        std::time::Duration::from_secs(5),
+        "the process ended with its client",
+        || !runs(),
+    );
     world.ok(["rm", "-f", "exec-two"]);
 }
 
 fn interrupt(world: &World) {
     let mut child = world
-        .command(["run", "--rm", "--name", "int-one", "busybox", "sh", "-c", "trap 'exit 3' INT; while :; do sleep 0.1; done"])
+        .command([
+            "run",
+            "--rm",
+            "--name",
+            "int-one",
+            "busybox",
+            "sh",
+            "-c",
+            "trap 'exit 3' INT; while :; do sleep 0.1; done",
+        ])
         .spawn()
         .expect("teu is built");
     eventually("it runs", || world.ok(["ps"]).contains("int-one"));
@@ -110,11 +147,17 @@ fn interrupt(world: &World) {
 
 fn stop(world: &World) {
     let polite = "trap 'echo bye; exit 0' TERM; while :; do sleep 0.1; done";
-    world.ok(["run", "-d", "--name", "polite", "busybox", "sh", "-c", polite]);
-    eventually("the trap is set", || world.ok(["exec", "polite", "ps"]).contains("sleep"));
+    world.ok([
+        "run", "-d", "--name", "polite", "busybox", "sh", "-c", polite,
+    ]);
+    eventually("the trap is set", || {
+        world.ok(["exec", "polite", "ps"]).contains("sleep")
+    });
     world.ok(["stop", "polite"]);
     assert_eq!(world.ok(["logs", "polite"]), "bye");
-    world.ok(["run", "-d", "--name", "stubborn", "busybox", "sleep", "1000"]);
+    world.ok([
+        "run", "-d", "--name", "stubborn", "busybox", "sleep", "1000",
+    ]);
     world.ok(["stop", "-t", "0", "stubborn"]);
     assert!(world.ok(["ps", "-a"]).contains("exited (137)"));
     world.ok(["rm", "polite", "stubborn"]);

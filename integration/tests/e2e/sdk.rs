@@ -11,7 +11,10 @@ pub(crate) const TRIALS: &[Shared] = &[
     ("sdk::many_are_spawned_at_once", many),
     ("sdk::ready_is_not_the_same_as_started", readiness),
     ("sdk::wait_exit_tells_how_it_ended", exits),
-    ("sdk::a_chosen_node_is_used_and_an_unknown_one_refused", placement),
+    (
+        "sdk::a_chosen_node_is_used_and_an_unknown_one_refused",
+        placement,
+    ),
     ("sdk::goodbye_destroys_what_the_session_owns", goodbye),
 ];
 
@@ -20,10 +23,17 @@ fn offer(world: &World) {
         let location = world.connect().await.expect("connected");
         let mut offer = location.offer();
         let before = offer.borrow_and_update().nodes[0].usage.containers;
-        let container =
-            location.spawn("busybox").command(["sleep", "1000"]).start().await.expect("spawned");
+        let container = location
+            .spawn("busybox")
+            .command(["sleep", "1000"])
+            .start()
+            .await
+            .expect("spawned");
         let more = offer.wait_for(|offer| offer.nodes[0].usage.containers > before);
-        tokio::time::timeout(Duration::from_secs(10), more).await.expect("in time").expect("live");
+        tokio::time::timeout(Duration::from_secs(10), more)
+            .await
+            .expect("in time")
+            .expect("live");
         container.destroy().await.expect("destroyed");
         location.close().await;
     });
@@ -32,8 +42,9 @@ fn offer(world: &World) {
 fn many(world: &World) {
     wait(async {
         let location = world.connect().await.expect("connected");
-        let spawns: Vec<_> =
-            (0..30).map(|_| location.spawn("busybox").command(["sleep", "1000"])).collect();
+        let spawns: Vec<_> = (0..30)
+            .map(|_| location.spawn("busybox").command(["sleep", "1000"]))
+            .collect();
         let mut addresses: Vec<_> = location
             .spawn_many(spawns)
             .await
@@ -51,12 +62,22 @@ fn readiness(world: &World) {
     wait(async {
         let location = world.connect().await.expect("connected");
         let script = "sleep 1; exec httpd -f -p 80 -h /var/www";
-        let container =
-            location.spawn("busybox").command(["sh", "-c", script]).start().await.expect("spawned");
+        let container = location
+            .spawn("busybox")
+            .command(["sh", "-c", script])
+            .start()
+            .await
+            .expect("spawned");
         let patience = Duration::from_secs(20);
         let started = Instant::now();
-        container.wait_http_200(80, "/", patience).await.expect("it answers");
-        assert!(started.elapsed() > Duration::from_millis(500), "it was not ready at once");
+        container
+            .wait_http_200(80, "/", patience)
+            .await
+            .expect("it answers");
+        assert!(
+            started.elapsed() > Duration::from_millis(500),
+            "it was not ready at once"
+        );
         let never = container.wait_tcp(81, Duration::from_millis(300)).await;
         assert!(never.is_err(), "nothing listens there");
         location.close().await;
@@ -66,7 +87,12 @@ fn readiness(world: &World) {
 fn exits(world: &World) {
     wait(async {
         let location = world.connect().await.expect("connected");
-        let spawn = |script: &str| location.spawn("busybox").command(["sh", "-c", script]).start();
+        let spawn = |script: &str| {
+            location
+                .spawn("busybox")
+                .command(["sh", "-c", script])
+                .start()
+        };
         let seven = spawn("exit 7").await.expect("spawned");
         let termination = seven.wait_exit().await.expect("ended");
         assert_eq!(termination.status, teu::ExitStatus::Code(7));
@@ -77,14 +103,22 @@ fn exits(world: &World) {
         assert_eq!(termination.status, teu::ExitStatus::Signal(9));
         let hungry = location
             .spawn("busybox")
-            .command(["sh", "-c", "head -c 200000000 /dev/zero | tail -c 100000000"])
+            .command([
+                "sh",
+                "-c",
+                "head -c 200000000 /dev/zero | tail -c 100000000",
+            ])
             .entrypoint(["sh", "-c", "exec tail -c 100000000 /dev/zero"])
             .memory(16 << 20)
             .start()
             .await
             .expect("spawned");
         let termination = hungry.wait_exit().await.expect("ended");
-        assert_eq!(termination.cause, teu::Cause::OutOfMemory, "{termination:?}");
+        assert_eq!(
+            termination.cause,
+            teu::Cause::OutOfMemory,
+            "{termination:?}"
+        );
         location.close().await;
     });
 }
@@ -111,9 +145,16 @@ fn placement(world: &World) {
 fn goodbye(world: &World) {
     wait(async {
         let location = world.connect().await.expect("connected");
-        let container =
-            location.spawn("busybox").command(["sleep", "1000"]).start().await.expect("spawned");
-        let directory = world.data().join("node/containers").join(container.id().to_string());
+        let container = location
+            .spawn("busybox")
+            .command(["sleep", "1000"])
+            .start()
+            .await
+            .expect("spawned");
+        let directory = world
+            .data()
+            .join("node/containers")
+            .join(container.id().to_string());
         assert!(directory.exists(), "{}", directory.display());
         location.close().await;
         let gone = async {
@@ -121,6 +162,8 @@ fn goodbye(world: &World) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(5), gone).await.expect("gone within 5 s");
+        tokio::time::timeout(Duration::from_secs(5), gone)
+            .await
+            .expect("gone within 5 s");
     });
 }

@@ -7,7 +7,10 @@ use teu_integration::world::{World, eventually, program};
 use crate::Shared;
 
 pub(crate) const TRIALS: &[Shared] = &[
-    ("terminal::size_at_first_paint_resize_and_ctrl_c", interactive),
+    (
+        "terminal::size_at_first_paint_resize_and_ctrl_c",
+        interactive,
+    ),
     ("terminal::t_without_a_terminal_is_refused", refused),
 ];
 
@@ -18,7 +21,9 @@ struct Terminal {
 
 impl Terminal {
     fn open(world: &World, columns: u16, rows: u16, arguments: &str) -> Self {
-        let terminal = Self { socket: format!("teu-{}", world.instance()) };
+        let terminal = Self {
+            socket: format!("teu-{}", world.instance()),
+        };
         let home = world.home();
         let teu = program("teu");
         let line = format!(
@@ -27,8 +32,17 @@ impl Terminal {
             teu.display()
         );
         terminal.tmux(&[
-            "-f", "/dev/null", "new-session", "-d", "-x", &columns.to_string(), "-y",
-            &rows.to_string(), "sh", "-c", &line,
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            &columns.to_string(),
+            "-y",
+            &rows.to_string(),
+            "sh",
+            "-c",
+            &line,
         ]);
         terminal
     }
@@ -70,10 +84,15 @@ fn interactive(world: &World) {
     terminal.shows("/dev/pts/0");
     terminal.tmux(&["resize-window", "-x", "120", "-y", "40"]);
     eventually("the new size arrives", || {
-        world.ok(["exec", "tty-one", "sh", "-c", "stty size < /proc/1/fd/0"]).trim() == "40 120"
+        world
+            .ok(["exec", "tty-one", "sh", "-c", "stty size < /proc/1/fd/0"])
+            .trim()
+            == "40 120"
     });
     terminal.keys(&["trap 'echo caught''-it' INT; sleep 100", "Enter"]);
-    eventually("sleep runs", || world.ok(["exec", "tty-one", "ps"]).contains("sleep 100"));
+    eventually("sleep runs", || {
+        world.ok(["exec", "tty-one", "ps"]).contains("sleep 100")
+    });
     terminal.keys(&["C-c"]);
     terminal.shows("caught-it");
     terminal.keys(&["exit 9", "Enter"]);

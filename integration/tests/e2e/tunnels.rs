@@ -14,10 +14,16 @@ use teu_integration::world::{World, get};
 use crate::{Shared, wait};
 
 pub(crate) const TRIALS: &[Shared] = &[
-    ("tunnels::large_transfers_are_exact_in_both_directions", large),
+    (
+        "tunnels::large_transfers_are_exact_in_both_directions",
+        large,
+    ),
     ("tunnels::many_connections_at_once", many),
     ("tunnels::half_close_is_respected", half_close),
-    ("tunnels::a_closed_port_closes_the_connection_at_once", closed_port),
+    (
+        "tunnels::a_closed_port_closes_the_connection_at_once",
+        closed_port,
+    ),
     ("tunnels::a_reader_that_stalls_stalls_nobody_else", stalled),
     ("tunnels::a_server_on_loopback_only_is_reached", loopback),
 ];
@@ -27,13 +33,20 @@ const ECHO: [&str; 6] = ["nc", "-lk", "-p", "7", "-e", "cat"];
 
 async fn spawn(world: &World, command: &[&str]) -> (teu::Location, Container) {
     let location = world.connect().await.expect("connected");
-    let container = location.spawn("busybox").command(command).start().await.expect("spawned");
+    let container = location
+        .spawn("busybox")
+        .command(command.iter().copied())
+        .start()
+        .await
+        .expect("spawned");
     (location, container)
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("the tunnel listens");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .expect("a timeout");
     stream
 }
 
@@ -62,13 +75,18 @@ fn exchange(address: SocketAddr, sent: Vec<u8>) -> Vec<u8> {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("the thread ends well")
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("the thread ends well")
 }
 
 fn large(world: &World) {
     wait(async {
         let (location, container) = spawn(world, &ECHO).await;
-        container.wait_tcp(7, Duration::from_secs(20)).await.expect("it listens");
+        container
+            .wait_tcp(7, Duration::from_secs(20))
+            .await
+            .expect("it listens");
         let tunnel = container.tunnel(7).await.expect("a tunnel");
         let address = tunnel.local_addr();
         let sent = pattern(64 << 20, 1);
@@ -83,7 +101,10 @@ fn large(world: &World) {
 fn many(world: &World) {
     wait(async {
         let (location, container) = spawn(world, &ECHO).await;
-        container.wait_tcp(7, Duration::from_secs(20)).await.expect("it listens");
+        container
+            .wait_tcp(7, Duration::from_secs(20))
+            .await
+            .expect("it listens");
         let tunnel = container.tunnel(7).await.expect("a tunnel");
         let address = tunnel.local_addr();
         let all = (0..64u32).map(|seed| {
@@ -100,12 +121,20 @@ fn many(world: &World) {
 fn half_close(world: &World) {
     wait(async {
         // Answers only after the end of input: would hang if the half-close were lost.
-        let (location, container) = spawn(world, &["nc", "-lk", "-p", "7", "-e", "sha256sum"]).await;
-        container.wait_tcp(7, Duration::from_secs(20)).await.expect("it listens");
+        let (location, container) =
+            spawn(world, &["nc", "-lk", "-p", "7", "-e", "sha256sum"]).await;
+        container
+            .wait_tcp(7, Duration::from_secs(20))
+            .await
+            .expect("it listens");
         let tunnel = container.tunnel(7).await.expect("a tunnel");
         let address = tunnel.local_addr();
         let sum = blocking(move || exchange(address, b"abc".to_vec())).await;
-        assert!(sum.starts_with(b"ba7816bf8f01cfea"), "{}", String::from_utf8_lossy(&sum));
+        assert!(
+            sum.starts_with(b"ba7816bf8f01cfea"),
+            "{}",
+            String::from_utf8_lossy(&sum)
+        );
         location.close().await;
     });
 }
@@ -124,10 +153,21 @@ fn closed_port(world: &World) {
 fn stalled(world: &World) {
     wait(async {
         let (location, container) = spawn(world, &ECHO).await;
-        container.wait_tcp(7, Duration::from_secs(20)).await.expect("it listens");
+        container
+            .wait_tcp(7, Duration::from_secs(20))
+            .await
+            .expect("it listens");
         let flood = ["nc", "-lk", "-p", "8", "-e", "cat", "/dev/zero"];
-        let flooding = location.spawn("busybox").command(flood).start().await.expect("spawned");
-        flooding.wait_tcp(8, Duration::from_secs(20)).await.expect("it listens");
+        let flooding = location
+            .spawn("busybox")
+            .command(flood)
+            .start()
+            .await
+            .expect("spawned");
+        flooding
+            .wait_tcp(8, Duration::from_secs(20))
+            .await
+            .expect("it listens");
         let flood = flooding.tunnel(8).await.expect("a tunnel");
         let unread: Vec<TcpStream> = (0..8).map(|_| connect(flood.local_addr())).collect();
         let tunnel = container.tunnel(7).await.expect("a tunnel");

@@ -33,7 +33,11 @@ pub(crate) enum DevError {
     Running(u32),
     #[error("the location was not ready after {seconds} s; the end of its log:\n{log}")]
     #[diagnostic(help("the whole log is {path}"))]
-    NotReady { seconds: u64, log: String, path: String },
+    NotReady {
+        seconds: u64,
+        log: String,
+        path: String,
+    },
     #[error("the supervisor (process {0}) did not end")]
     StillRunning(u32),
 }

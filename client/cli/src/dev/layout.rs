@@ -67,7 +67,14 @@ impl Layout {
 
     pub(super) fn run_master(&self) -> Command {
         let mut command = Command::new(&self.master);
-        command.args(["--listen", &self.endpoint(), "--fqdn", &self.fqdn(), "--range", &self.range]);
+        command.args([
+            "--listen",
+            &self.endpoint(),
+            "--fqdn",
+            &self.fqdn(),
+            "--range",
+            &self.range,
+        ]);
         command.arg("--data").arg(self.master_data());
         command.arg("--bootstrap").arg(self.bootstrap());
         command
@@ -84,27 +91,38 @@ impl Layout {
 
     pub(super) async fn master_key(&self) -> Result<String, Failure> {
         let mut command = Command::new(&self.master);
-        command.arg("public-key").arg("--data").arg(self.master_data());
+        command
+            .arg("public-key")
+            .arg("--data")
+            .arg(self.master_data());
         said("teu-master", command).await
     }
 
     pub(super) async fn node_key(&self) -> Result<String, Failure> {
         let mut command = Command::new(&self.node);
-        command.arg("public-key").arg("--data").arg(self.node_data());
+        command
+            .arg("public-key")
+            .arg("--data")
+            .arg(self.node_data());
         said("teu-node", command).await
     }
 
     /// Removes what the node left on the machine: bridge, firewall table, cgroups, data.
     pub(super) async fn purge_node(&self) -> Result<(), Failure> {
         let mut command = Command::new(&self.node);
-        command.args(["purge", "--instance", &self.instance]).arg("--data").arg(self.node_data());
+        command
+            .args(["purge", "--instance", &self.instance])
+            .arg("--data")
+            .arg(self.node_data());
         said("teu-node", command).await.map(drop)
     }
 }
 
 /// The program beside ours, or the one in PATH.
 fn program(name: &'static str) -> Result<PathBuf, DevError> {
-    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|own| Some(own.parent()?.join(name)));
     let paths = std::env::var_os("PATH").unwrap_or_default();
     beside
         .into_iter()
@@ -115,8 +133,10 @@ fn program(name: &'static str) -> Result<PathBuf, DevError> {
 
 /// Runs a program to its end and gives what it printed.
 async fn said(program: &'static str, mut command: Command) -> Result<String, Failure> {
-    let output =
-        command.output().await.map_err(|source| DevError::Start { program, source })?;
+    let output = command
+        .output()
+        .await
+        .map_err(|source| DevError::Start { program, source })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(DevError::Failed { program, said }.into());
@@ -130,5 +150,9 @@ pub(super) fn file_error(
     path: &Path,
 ) -> impl FnOnce(std::io::Error) -> DevError + use<> {
     let path = path.to_owned();
-    move |source| DevError::File { doing, path, source }
+    move |source| DevError::File {
+        doing,
+        path,
+        source,
+    }
 }

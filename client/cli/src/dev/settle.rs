@@ -52,7 +52,10 @@ pub(super) async fn settle(globals: &Globals, layout: &Layout) -> Result<String,
             name: "dev".to_owned(),
             admin: true,
         }],
-        nodes: vec![BootstrapNode { key: node, name: host_name() }],
+        nodes: vec![BootstrapNode {
+            key: node,
+            name: host_name(),
+        }],
     };
     let path = layout.bootstrap();
     fs::write(&path, serde_json::to_vec_pretty(&bootstrap)?).map_err(file_error("write", &path))?;
@@ -68,14 +71,22 @@ fn pin(_globals: &Globals, layout: &Layout, key: &str) -> Result<(), Failure> {
         program: "teu-master",
         said: format!("it printed `{key}` instead of its key"),
     })?;
-    let entry = LocationEntry { fqdn: layout.fqdn(), endpoint: layout.endpoint(), key, serial: SERIAL };
+    let entry = LocationEntry {
+        fqdn: layout.fqdn(),
+        endpoint: layout.endpoint(),
+        key,
+        serial: SERIAL,
+    };
     config.locations.insert(layout.name.clone(), entry);
     config.default.get_or_insert_with(|| layout.name.clone());
     Ok(config.save()?)
 }
 
 fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Waits until the location's offer has a node that takes containers.
@@ -93,14 +104,18 @@ pub(super) async fn wait_ready(globals: &Globals, layout: &Layout) -> Result<(),
 }
 
 async fn is_ready(globals: &Globals, layout: &Layout, deadline: Instant) -> bool {
-    let Ok(session) = globals.session.parse() else { return false };
+    let Ok(session) = globals.session.parse() else {
+        return false;
+    };
     let connect = Location::builder()
         .home(&layout.home)
         .location(&layout.name)
         .session(Session::Persistent(session))
         .name("teu dev")
         .connect();
-    let Ok(Ok(location)) = tokio::time::timeout_at(deadline, connect).await else { return false };
+    let Ok(Ok(location)) = tokio::time::timeout_at(deadline, connect).await else {
+        return false;
+    };
     let mut offer = location.offer();
     let up = offer.wait_for(|offer| offer.nodes.iter().any(|node| node.state == NodeState::Up));
     let ready = matches!(tokio::time::timeout_at(deadline, up).await, Ok(Ok(_)));
@@ -139,11 +154,20 @@ pub(super) async fn detach(globals: &Globals, layout: &Layout) -> Result<(), Fai
     if let Some(home) = &globals.home {
         command.arg("--home").arg(home);
     }
-    command.args(["dev", "--name", &layout.name, "--port", &layout.port.to_string()]);
+    command.args([
+        "dev",
+        "--name",
+        &layout.name,
+        "--port",
+        &layout.port.to_string(),
+    ]);
     command.args(["--instance", &layout.instance, "--range", &layout.range]);
     command.arg("--data").arg(&layout.data);
     command.stdin(Stdio::null()).stdout(also).stderr(log);
-    let mut child = command.spawn().map_err(|source| DevError::Start { program: "teu", source })?;
+    let mut child = command.spawn().map_err(|source| DevError::Start {
+        program: "teu",
+        source,
+    })?;
     tokio::select! {
         outcome = wait_ready(globals, layout) => outcome,
         _ = child.wait() => Err(not_ready(layout).into()),

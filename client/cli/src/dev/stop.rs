@@ -51,14 +51,20 @@ async fn end_sessions(globals: &Globals, layout: &Layout) -> Result<(), Failure>
         }
     }
     for container in location.containers() {
-        location.find(&container.id.to_string()).await?.destroy().await?;
+        location
+            .find(&container.id.to_string())
+            .await?
+            .destroy()
+            .await?;
     }
     location.close().await;
     Ok(())
 }
 
 async fn end_supervisor(pid: u32) -> Result<(), DevError> {
-    let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return Ok(());
+    };
     let _ = kill_process(process, Signal::TERM);
     let ended = async {
         while test_kill_process(process).is_ok() {

@@ -88,7 +88,11 @@ pub(super) fn running(layout: &Layout) -> Option<u32> {
     if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
         return None;
     }
-    fs::read_to_string(layout.pid_file()).ok()?.trim().parse().ok()
+    fs::read_to_string(layout.pid_file())
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// A child that is started again when it crashes.
@@ -102,20 +106,32 @@ impl Service {
     fn start(program: &'static str, mut command: Command) -> Result<Self, DevError> {
         // Ctrl-C is for the supervisor, which ends its children in order.
         command.process_group(0).stdin(std::process::Stdio::null());
-        let child = command.spawn().map_err(|source| DevError::Start { program, source })?;
-        Ok(Self { program, command, child })
+        let child = command
+            .spawn()
+            .map_err(|source| DevError::Start { program, source })?;
+        Ok(Self {
+            program,
+            command,
+            child,
+        })
     }
 
     async fn crashed(&mut self) {
         let status = self.child.wait().await;
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        output::note(&format!("teu dev: {} ended ({how}); starting it again", self.program));
+        output::note(&format!(
+            "teu dev: {} ended ({how}); starting it again",
+            self.program
+        ));
     }
 
     async fn start_again(&mut self) -> Result<(), DevError> {
         tokio::time::sleep(RESTART_AFTER).await;
         let program = self.program;
-        self.child = self.command.spawn().map_err(|source| DevError::Start { program, source })?;
+        self.child = self
+            .command
+            .spawn()
+            .map_err(|source| DevError::Start { program, source })?;
         Ok(())
     }
 
@@ -125,7 +141,10 @@ impl Service {
         {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
-        if tokio::time::timeout(END_WITHIN, self.child.wait()).await.is_err() {
+        if tokio::time::timeout(END_WITHIN, self.child.wait())
+            .await
+            .is_err()
+        {
             let _ = self.child.kill().await;
         }
     }

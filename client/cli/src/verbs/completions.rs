@@ -19,6 +19,8 @@ pub(crate) struct CompletionsArgs {
 pub(crate) fn run(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "teu", &mut script);
-    std::io::stdout().write_all(&script).map_err(Failure::Output)?;
+    std::io::stdout()
+        .write_all(&script)
+        .map_err(Failure::Output)?;
     Ok(ExitCode::SUCCESS)
 }

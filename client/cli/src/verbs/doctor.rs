@@ -29,17 +29,27 @@ pub(crate) async fn run(globals: &Globals, args: DoctorArgs) -> Result<ExitCode,
         Format::Json => output::json(&report)?,
         Format::Table => print(&name, &report)?,
     }
-    let bad = report.findings.iter().any(|finding| finding.severity == Severity::Bad);
+    let bad = report
+        .findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Bad);
     Ok(ExitCode::from(u8::from(bad)))
 }
 
 fn print(name: &str, report: &DoctorReport) -> Result<(), Failure> {
-    output::line(&format!("location {name}: connected, master {}", report.version))?;
+    output::line(&format!(
+        "location {name}: connected, master {}",
+        report.version
+    ))?;
     let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     for finding in &report.findings {
         print_finding(finding, color)?;
     }
-    let worse = report.findings.iter().filter(|f| f.severity != Severity::Good).count();
+    let worse = report
+        .findings
+        .iter()
+        .filter(|f| f.severity != Severity::Good)
+        .count();
     output::line(&match worse {
         0 => "all is well".to_owned(),
         1 => "1 thing needs attention".to_owned(),
@@ -53,7 +63,11 @@ fn print_finding(finding: &Finding, color: bool) -> Result<(), Failure> {
         Severity::Warning => ("warning", "33"),
         Severity::Bad => ("BAD    ", "31"),
     };
-    let mark = if color { format!("\x1b[{code}m{mark}\x1b[0m") } else { mark.to_owned() };
+    let mark = if color {
+        format!("\x1b[{code}m{mark}\x1b[0m")
+    } else {
+        mark.to_owned()
+    };
     output::line(&format!("{mark}  {}: {}", finding.subject, finding.message))?;
     match &finding.cure {
         Some(cure) => output::line(&format!("         → {cure}")),

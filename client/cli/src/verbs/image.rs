@@ -96,7 +96,9 @@ pub(crate) async fn list(globals: &Globals, args: ListArgs) -> Result<ExitCode, 
     location.close().await;
     images.sort_by_key(|image| std::cmp::Reverse(image.added_ms));
     match (args.listing.quiet, args.listing.format) {
-        (true, _) => images.iter().try_for_each(|image| output::line(&image.id.to_string()))?,
+        (true, _) => images
+            .iter()
+            .try_for_each(|image| output::line(&image.id.to_string()))?,
         (false, Format::Json) => output::json(&images)?,
         (false, Format::Table) => {
             let header = ["NAME", "ID", "SIZE", "LAYERS", "PLATFORM", "ADDED"];

@@ -55,7 +55,10 @@ const SIGNALS: [(&str, u8); 18] = [
 pub(crate) fn signal(text: &str) -> Result<u8, String> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let by_name = SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
+    let by_name = SIGNALS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, number)| *number);
     by_name
         .or_else(|| text.parse().ok().filter(|number| (1..=64).contains(number)))
         .ok_or_else(|| "a signal is expected: a name such as TERM, or a number 1 to 64".to_owned())

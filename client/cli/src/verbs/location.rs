@@ -110,7 +110,11 @@ fn list(config: &Config, listing: Listing) -> Result<(), Failure> {
     let rows: Vec<Row<'_>> = config
         .locations
         .iter()
-        .map(|(name, entry)| Row { name, default: config.default.as_ref() == Some(name), entry })
+        .map(|(name, entry)| Row {
+            name,
+            default: config.default.as_ref() == Some(name),
+            entry,
+        })
         .collect();
     match (listing.quiet, listing.format) {
         (true, _) => rows.iter().try_for_each(|row| output::line(row.name)),

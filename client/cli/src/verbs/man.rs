@@ -16,11 +16,17 @@ pub(crate) struct ManArgs {
 /// Runs `teu man`.
 pub(crate) fn run(args: &ManArgs) -> Result<ExitCode, Failure> {
     let failed = |source| Failure::File {
-        what: format!("cannot write manual pages into {}", args.directory.display()),
+        what: format!(
+            "cannot write manual pages into {}",
+            args.directory.display()
+        ),
         source,
     };
     std::fs::create_dir_all(&args.directory).map_err(failed)?;
     clap_mangen::generate_to(Cli::command(), &args.directory).map_err(failed)?;
-    output::note(&format!("wrote the manual pages; read one with `man {}/teu.1`", args.directory.display()));
+    output::note(&format!(
+        "wrote the manual pages; read one with `man {}/teu.1`",
+        args.directory.display()
+    ));
     Ok(ExitCode::SUCCESS)
 }

@@ -41,14 +41,19 @@ pub(crate) async fn run(globals: &Globals, args: PsArgs) -> Result<ExitCode, Fai
     containers.retain(|info| args.all || !matches!(info.state, ContainerState::Exited { .. }));
     containers.sort_by_key(|info| std::cmp::Reverse(info.created_ms));
     let published = published::all(globals);
-    let rows: Vec<Row<'_>> =
-        containers.iter().map(|info| row(info, &nodes, &published)).collect();
+    let rows: Vec<Row<'_>> = containers
+        .iter()
+        .map(|info| row(info, &nodes, &published))
+        .collect();
     match (args.listing.quiet, args.listing.format) {
-        (true, _) => rows.iter().try_for_each(|row| output::line(&row.info.id.to_string()))?,
+        (true, _) => rows
+            .iter()
+            .try_for_each(|row| output::line(&row.info.id.to_string()))?,
         (false, Format::Json) => output::json(&rows)?,
         (false, Format::Table) => {
-            let header =
-                ["NAME", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "IP", "NODE", "PORTS"];
+            let header = [
+                "NAME", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "IP", "NODE", "PORTS",
+            ];
             output::table(&header, rows.iter().map(cells).collect())?;
         }
     }
@@ -70,13 +75,18 @@ fn row<'a>(info: &'a ContainerInfo, nodes: &'a [NodeOffer], published: &[Publish
 
 fn cells(row: &Row<'_>) -> Vec<String> {
     vec![
-        row.info.tag.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+        row.info
+            .tag
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), ToString::to_string),
         row.info.id.short(),
         row.info.image_name.clone(),
         shortened(&row.info.command.join(" ")),
         format!("{} ago", output::ago(row.info.created_ms)),
         status(&row.info.state),
-        row.info.ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string()),
+        row.info
+            .ip
+            .map_or_else(|| "-".to_owned(), |ip| ip.to_string()),
         row.node_name.to_owned(),
         row.ports.join(", "),
     ]
@@ -90,15 +100,22 @@ pub(crate) fn status(state: &ContainerState) -> String {
         ContainerState::Asleep => "asleep".to_owned(),
         ContainerState::Running { since_ms } => format!("up {}", output::ago(*since_ms)),
         ContainerState::Exited { termination, at_ms } => {
-            format!("exited ({}) {} ago", termination.status.shell_code(), output::ago(*at_ms))
+            format!(
+                "exited ({}) {} ago",
+                termination.status.shell_code(),
+                output::ago(*at_ms)
+            )
         }
     }
 }
 
 /// At most 30 characters, and no control characters: it is the program's own text.
 fn shortened(text: &str) -> String {
-    let clean: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(31).collect();
+    let clean: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(31)
+        .collect();
     match clean.char_indices().nth(30) {
         Some((at, _)) => format!("{}…", &clean[..at]),
         None => clean,

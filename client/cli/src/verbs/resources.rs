@@ -38,12 +38,21 @@ pub(crate) async fn run(globals: &Globals, args: ResourcesArgs) -> Result<ExitCo
 
 fn print(nodes: &[NodeOffer], listing: Listing, watch: bool) -> Result<(), Failure> {
     match (listing.quiet, listing.format) {
-        (true, _) => nodes.iter().try_for_each(|node| output::line(&node.id.to_string())),
+        (true, _) => nodes
+            .iter()
+            .try_for_each(|node| output::line(&node.id.to_string())),
         (false, Format::Json) if watch => output::line(&serde_json::to_string(nodes)?),
         (false, Format::Json) => output::json(&nodes),
         (false, Format::Table) => {
-            let header =
-                ["NODE", "STATE", "CPU FREE", "MEMORY FREE", "DISK FREE", "DISK I/O", "CONTAINERS"];
+            let header = [
+                "NODE",
+                "STATE",
+                "CPU FREE",
+                "MEMORY FREE",
+                "DISK FREE",
+                "DISK I/O",
+                "CONTAINERS",
+            ];
             output::table(&header, nodes.iter().map(cells).collect())
         }
     }
@@ -61,8 +70,16 @@ fn cells(node: &NodeOffer) -> Vec<String> {
             NodeState::Lost => "lost".to_owned(),
         },
         format!("{} of {}", cores(cpu_free), cores(has.cpu_millis)),
-        format!("{} of {}", output::bytes(uses.memory_free_bytes), output::bytes(has.memory_bytes)),
-        format!("{} of {}", output::bytes(uses.disk_free_bytes), output::bytes(has.disk_bytes)),
+        format!(
+            "{} of {}",
+            output::bytes(uses.memory_free_bytes),
+            output::bytes(has.memory_bytes)
+        ),
+        format!(
+            "{} of {}",
+            output::bytes(uses.disk_free_bytes),
+            output::bytes(has.disk_bytes)
+        ),
         format!("{}/s", output::bytes(io)),
         uses.containers.to_string(),
     ]

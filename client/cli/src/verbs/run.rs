@@ -85,7 +85,11 @@ pub(crate) struct RunArgs {
     /// The image
     image: String,
     /// The program and its arguments, instead of the image's
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
     command: Vec<String>,
 }
 
@@ -123,7 +127,9 @@ pub(crate) async fn run(globals: &Globals, args: RunArgs) -> Result<ExitCode, Fa
 }
 
 fn describe(location: &Location, args: &RunArgs) -> Result<SpawnBuilder, Failure> {
-    let mut spawn = location.spawn(&args.image).progress(Arc::new(progress::Bars::default()));
+    let mut spawn = location
+        .spawn(&args.image)
+        .progress(Arc::new(progress::Bars::default()));
     if !args.command.is_empty() {
         spawn = spawn.command(&args.command);
     }
@@ -228,9 +234,15 @@ async fn attached(
 ) -> Result<ExitCode, Failure> {
     let mut tunnels = Vec::new();
     for port in &args.publish {
-        let tunnel = container.tunnel_at(port.listen_address(), port.container).await?;
+        let tunnel = container
+            .tunnel_at(port.listen_address(), port.container)
+            .await?;
         if port.is_any() {
-            output::note(&format!("{} → port {}", tunnel.local_addr(), port.container));
+            output::note(&format!(
+                "{} → port {}",
+                tunnel.local_addr(),
+                port.container
+            ));
         }
         tunnels.push(tunnel);
     }

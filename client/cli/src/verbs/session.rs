@@ -52,18 +52,25 @@ pub(crate) async fn run(globals: &Globals, verb: SessionVerb) -> Result<ExitCode
 }
 
 fn is_named(session: &SessionInfo, wanted: &str) -> bool {
-    session.name.as_ref().is_some_and(|name| name.as_str() == wanted)
+    session
+        .name
+        .as_ref()
+        .is_some_and(|name| name.as_str() == wanted)
         || (wanted.len() >= 4 && session.id.to_string().starts_with(wanted))
 }
 
 fn print(sessions: &[SessionInfo], listing: Listing) -> Result<(), Failure> {
     match (listing.quiet, listing.format) {
-        (true, _) => sessions.iter().try_for_each(|one| output::line(&one.id.to_string())),
+        (true, _) => sessions
+            .iter()
+            .try_for_each(|one| output::line(&one.id.to_string())),
         (false, Format::Json) => output::json(&sessions),
         (false, Format::Table) => {
             let rows = sessions.iter().map(|one| {
                 vec![
-                    one.name.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+                    one.name
+                        .as_ref()
+                        .map_or_else(|| "-".to_owned(), ToString::to_string),
                     one.id.short(),
                     one.attachments.to_string(),
                     one.containers.to_string(),

@@ -29,7 +29,9 @@ pub(crate) async fn run(globals: &Globals, args: TunnelArgs) -> Result<ExitCode,
     let interrupts = Interrupts::listen().map_err(Failure::Terminal)?;
     let mut tunnels = Vec::new();
     for port in &args.ports {
-        let tunnel = container.tunnel_at(port.listen_address(), port.container).await?;
+        let tunnel = container
+            .tunnel_at(port.listen_address(), port.container)
+            .await?;
         output::line(&format!("{} -> {}", tunnel.local_addr(), port.container))?;
         tunnels.push((tunnel, port.container));
     }

@@ -14,7 +14,6 @@ use std::process::ExitCode;
 
 use teu_integration::world::World;
 
-#[allow(clippy::print_stdout, reason = "printing is what it is for")]
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let known = ["spawn", "tunnel", "rpc"];

@@ -16,7 +16,11 @@ pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String, Failur
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
-    Err(format!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
+    Err(format!(
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    )
+    .into())
 }
 
 /// Whether a Docker engine answers; gives it the busybox image if so.
@@ -26,7 +30,11 @@ pub(crate) fn docker(world: &World) -> bool {
     }
     let archive = world.scratch().join("docker-busybox.tar");
     make_busybox(&archive);
-    output("docker", &["load", "-q", "-i", &archive.display().to_string()]).is_ok()
+    output(
+        "docker",
+        &["load", "-q", "-i", &archive.display().to_string()],
+    )
+    .is_ok()
 }
 
 /// `docker run -d` until it returns.
@@ -48,7 +56,9 @@ pub(crate) fn docker_first_page(count: usize) -> Result<Times, Failure> {
         let port = free_port();
         let publish = format!("127.0.0.1:{port}:80");
         let started = Instant::now();
-        let server = ["run", "-d", "-p", &publish, "busybox", "httpd", "-f", "-p", "80", "-h", "/var/www"];
+        let server = [
+            "run", "-d", "-p", &publish, "busybox", "httpd", "-f", "-p", "80", "-h", "/var/www",
+        ];
         let id = output("docker", &server)?;
         while !try_get(("127.0.0.1", port), "/").is_ok_and(|(status, _)| status == 200) {
             std::thread::yield_now();
@@ -93,7 +103,10 @@ impl Ssh {
         let directory = tempfile::tempdir()?;
         let path = |name: &str| directory.path().join(name).display().to_string();
         for key in ["host", "user"] {
-            output("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &path(key)])?;
+            output(
+                "ssh-keygen",
+                &["-q", "-t", "ed25519", "-N", "", "-f", &path(key)],
+            )?;
         }
         fs::copy(path("user.pub"), path("authorized"))?;
         let port = free_port();
@@ -110,8 +123,14 @@ impl Ssh {
             .args(["-D", "-e", "-f", &path("config")])
             .stderr(log)
             .spawn()?;
-        eventually("sshd listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Ok(Self { server, directory, port })
+        eventually("sshd listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Ok(Self {
+            server,
+            directory,
+            port,
+        })
     }
 
     /// `ssh -L`: the local port that leads to `to`.
@@ -119,12 +138,32 @@ impl Ssh {
         let local = free_port();
         let path = |name: &str| self.directory.path().join(name).display().to_string();
         let child = Command::new("ssh")
-            .args(["-N", "-p", &self.port.to_string(), "-i", &path("user"), "-c", cipher])
-            .args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
-            .args(["-o", "LogLevel=ERROR", "-L", &format!("127.0.0.1:{local}:127.0.0.1:{to}")])
+            .args([
+                "-N",
+                "-p",
+                &self.port.to_string(),
+                "-i",
+                &path("user"),
+                "-c",
+                cipher,
+            ])
+            .args([
+                "-o",
+                "StrictHostKeyChecking=no",
+                "-o",
+                "UserKnownHostsFile=/dev/null",
+            ])
+            .args([
+                "-o",
+                "LogLevel=ERROR",
+                "-L",
+                &format!("127.0.0.1:{local}:127.0.0.1:{to}"),
+            ])
             .arg("127.0.0.1")
             .spawn()?;
-        eventually("ssh forwards", || std::net::TcpStream::connect(("127.0.0.1", local)).is_ok());
+        eventually("ssh forwards", || {
+            std::net::TcpStream::connect(("127.0.0.1", local)).is_ok()
+        });
         Ok((child, local))
     }
 }

@@ -11,11 +11,14 @@ const COUNT: usize = 5_000;
 const CONCURRENT: usize = 64;
 const MANY: usize = 40_000;
 
-#[allow(clippy::print_stdout, reason = "printing is what it is for")]
 pub(crate) async fn run(world: &World) -> Result<(), Failure> {
     println!("rpc: request and reply");
     let location = world.connect().await?;
-    let container = location.spawn("busybox").command(["sleep", "1000"]).start().await?;
+    let container = location
+        .spawn("busybox")
+        .command(["sleep", "1000"])
+        .start()
+        .await?;
     let mut to_master = Vec::new();
     for _ in 0..COUNT {
         let started = Instant::now();

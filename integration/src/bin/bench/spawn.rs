@@ -14,23 +14,38 @@ const COUNT: usize = 100;
 const PAGES: usize = 50;
 const DOCKER_COUNT: usize = 20;
 
-#[allow(clippy::print_stdout, reason = "printing is what it is for")]
 pub(crate) async fn run(world: &World) -> Result<(), Failure> {
     let location = world.connect().await?;
     // The first one extracts the layer.
-    location.spawn("busybox").command(["true"]).start().await?.destroy().await?;
+    location
+        .spawn("busybox")
+        .command(["true"])
+        .start()
+        .await?
+        .destroy()
+        .await?;
     println!("spawn: a cached image, through the broker");
-    one_by_one(&location).await?.print("teu    spawn to running");
-    first_page(&location).await?.print("teu    spawn to first HTTP 200 (tunnel)");
+    one_by_one(&location)
+        .await?
+        .print("teu    spawn to running");
+    first_page(&location)
+        .await?
+        .print("teu    spawn to first HTTP 200 (tunnel)");
     for count in [20, 100] {
-        println!("teu    {count} concurrent spawns {:>24.0} ms", parallel(&location, count).await?);
+        println!(
+            "teu    {count} concurrent spawns {:>24.0} ms",
+            parallel(&location, count).await?
+        );
     }
     location.close().await;
     if peers::docker(world) {
         peers::docker_spawns(DOCKER_COUNT)?.print("docker run -d");
         peers::docker_first_page(DOCKER_COUNT)?.print("docker run -d -p to first HTTP 200");
         let all = peers::docker_parallel(20)?;
-        println!("docker 20 concurrent run -d {:>26.0} ms", all.as_secs_f64() * 1e3);
+        println!(
+            "docker 20 concurrent run -d {:>26.0} ms",
+            all.as_secs_f64() * 1e3
+        );
     } else {
         println!("docker: no engine answers here: not measured");
     }
@@ -41,7 +56,11 @@ async fn one_by_one(location: &Location) -> Result<Times, Failure> {
     let mut times = Vec::new();
     for _ in 0..COUNT {
         let started = Instant::now();
-        let container = location.spawn("busybox").command(["sleep", "1000"]).start().await?;
+        let container = location
+            .spawn("busybox")
+            .command(["sleep", "1000"])
+            .start()
+            .await?;
         times.push(started.elapsed());
         container.destroy().await?;
         // The node fills its warm slots between spawns, as it would between a program's.
@@ -59,7 +78,8 @@ async fn first_page(location: &Location) -> Result<Times, Failure> {
         let tunnel = container.tunnel(80).await?;
         let address = tunnel.local_addr();
         let page = tokio::task::spawn_blocking(move || {
-            while !teu_integration::world::try_get(address, "/").is_ok_and(|(status, _)| status == 200)
+            while !teu_integration::world::try_get(address, "/")
+                .is_ok_and(|(status, _)| status == 200)
             {
                 std::thread::yield_now();
             }
@@ -74,8 +94,9 @@ async fn first_page(location: &Location) -> Result<Times, Failure> {
 
 /// Milliseconds until the last of so many runs.
 async fn parallel(location: &Location, count: usize) -> Result<f64, Failure> {
-    let spawns =
-        (0..count).map(|_| location.spawn("busybox").command(["sleep", "1000"])).collect();
+    let spawns: Vec<_> = (0..count)
+        .map(|_| location.spawn("busybox").command(["sleep", "1000"]))
+        .collect();
     let started = Instant::now();
     let containers = location.spawn_many(spawns).await;
     let elapsed = started.elapsed();

@@ -14,11 +14,13 @@ impl Times {
     /// The time that `percent` of all do not exceed.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let last = self.0.len().saturating_sub(1);
-        self.0.get((self.0.len() * percent / 100).min(last)).copied().unwrap_or_default()
+        self.0
+            .get((self.0.len() * percent / 100).min(last))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Prints a row: name, p50, p99, count.
-    #[allow(clippy::print_stdout, reason = "printing is what it is for")]
     pub(crate) fn print(&self, name: &str) {
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         println!(

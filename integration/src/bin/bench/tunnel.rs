@@ -13,15 +13,19 @@ use super::{peers, statistics::Failure};
 /// Bytes to move for one measurement.
 const BYTES: u64 = 2 << 30;
 
-#[allow(clippy::print_stdout, reason = "printing is what it is for")]
 pub(crate) async fn run(world: &World) -> Result<(), Failure> {
     println!("tunnel: {} GiB, one connection", BYTES >> 30);
     let location = world.connect().await?;
     let source = ["nc", "-lk", "-p", "9", "-e", "cat", "/dev/zero"];
     let container = location.spawn("busybox").command(source).start().await?;
-    container.wait_tcp(9, std::time::Duration::from_secs(20)).await?;
+    container
+        .wait_tcp(9, std::time::Duration::from_secs(20))
+        .await?;
     let tunnel = container.tunnel(9).await?;
-    print("teu    container to localhost", download(tunnel.local_addr()).await?);
+    print(
+        "teu    container to localhost",
+        download(tunnel.local_addr()).await?,
+    );
     container.destroy().await?;
     location.close().await;
 
@@ -34,11 +38,13 @@ pub(crate) async fn run(world: &World) -> Result<(), Failure> {
         client.kill()?;
         client.wait()?;
     }
-    print("loopback, nothing between", download(SocketAddr::from(([127, 0, 0, 1], zero))).await?);
+    print(
+        "loopback, nothing between",
+        download(SocketAddr::from(([127, 0, 0, 1], zero))).await?,
+    );
     Ok(())
 }
 
-#[allow(clippy::print_stdout, reason = "printing is what it is for")]
 fn print(name: &str, bytes_per_second: f64) {
     println!("{name:<44} {:>9.2} Gbit/s", bytes_per_second * 8.0 / 1e9);
 }

@@ -24,14 +24,20 @@ impl FromStr for EnvSpec {
         if name.is_empty() || name.contains('\0') {
             return Err("NAME or NAME=VALUE is expected".to_owned());
         }
-        Ok(Self { name: name.to_owned(), value })
+        Ok(Self {
+            name: name.to_owned(),
+            value,
+        })
     }
 }
 
 impl EnvSpec {
     /// Name and value; nothing if it was to be passed on and is not set here.
     pub(crate) fn resolve(&self) -> Option<(String, String)> {
-        let value = self.value.clone().or_else(|| std::env::var(&self.name).ok())?;
+        let value = self
+            .value
+            .clone()
+            .or_else(|| std::env::var(&self.name).ok())?;
         Some((self.name.clone(), value))
     }
 }
@@ -51,7 +57,10 @@ impl FromStr for FileSpec {
             .rsplit_once(':')
             .filter(|(source, destination)| !source.is_empty() && destination.starts_with('/'))
             .ok_or("SRC:DEST is expected, DEST an absolute path in the container")?;
-        Ok(Self { source: source.into(), destination: destination.to_owned() })
+        Ok(Self {
+            source: source.into(),
+            destination: destination.to_owned(),
+        })
     }
 }
 
@@ -89,8 +98,10 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
 
 /// `0.5`: cores.
 pub(crate) fn cpus(text: &str) -> Result<f64, String> {
-    let cores: f64 = text.parse().map_err(|_| "a number of cores is expected, such as 0.5")?;
-    if cores >= 0.01 && cores <= 4096.0 {
+    let cores: f64 = text
+        .parse()
+        .map_err(|_| "a number of cores is expected, such as 0.5")?;
+    if (0.01..=4096.0).contains(&cores) {
         Ok(cores)
     } else {
         let mut message = String::new();
@@ -129,8 +140,14 @@ mod tests {
 
     #[test]
     fn variables_and_files() {
-        assert_eq!("A=b=c".parse::<EnvSpec>().unwrap().resolve(), Some(("A".into(), "b=c".into())));
-        assert_eq!("A=".parse::<EnvSpec>().unwrap().resolve(), Some(("A".into(), String::new())));
+        assert_eq!(
+            "A=b=c".parse::<EnvSpec>().unwrap().resolve(),
+            Some(("A".into(), "b=c".into()))
+        );
+        assert_eq!(
+            "A=".parse::<EnvSpec>().unwrap().resolve(),
+            Some(("A".into(), String::new()))
+        );
         assert!("=x".parse::<EnvSpec>().is_err());
         let file: FileSpec = "a:b:/c".parse().unwrap();
         assert_eq!((file.source, file.destination), ("a:b".into(), "/c".into()));
