@@ -2,6 +2,7 @@
 //!
 //! Each test owns a `Lab`. What must not arrive is always tested beside something that does by
 //! the same road, so that a dead road cannot pass for a closed one. Next: `net_life.rs`.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod net_lab;
 
@@ -33,6 +34,17 @@ fn nothing_reaches_a_container_until_allowed() {
         lab.internet
             .sh(&format!("ip route add 10.77.0.0/16 via {HOST_PUBLIC}"));
         assert!(lab.internet.is_denied((b.ip, 80)), "internet");
+        for (who, ns) in [
+            ("host", &lab.host),
+            ("lan", &lab.lan),
+            ("internet", &lab.internet),
+        ] {
+            let sender = ns.udp("0.0.0.0:0");
+            assert!(
+                !datagram_arrives(&sender, to_b, &udp, SILENCE),
+                "datagram from {who}"
+            );
+        }
 
         net.allow(a.ip, b.ip).await.unwrap();
         assert!(a.ns.connect((b.ip, 80)).is_ok(), "allowed");
@@ -269,7 +281,9 @@ fn no_rule_of_the_host_can_open_a_hole() {
             };
             chain("early", -450) + &chain("late", 450)
         });
-        let to_b = format!("ip daddr {HOST_LAN} tcp dport 81 dnat ip to 10.77.1.2:80");
+        let to_b = format!(
+            "ip daddr {HOST_LAN} meta l4proto {{ tcp, udp }} th dport 81 dnat ip to 10.77.1.2:80"
+        );
         let nat = format!(
             "chain arriving {{
  type nat hook prerouting priority dstnat;
@@ -302,6 +316,20 @@ fn no_rule_of_the_host_can_open_a_hole() {
             "host, forwarded"
         );
         assert!(a.ns.is_denied((HOST_LAN, 81)), "container, forwarded");
+        // One way is a hole too: not a single datagram arrives.
+        let inside = b.ns.udp("0.0.0.0:80");
+        for (who, ns) in [("host", &lab.host), ("lan", &lab.lan), ("container", &a.ns)] {
+            for to in [
+                SocketAddr::from((b.ip, 80)),
+                SocketAddr::from((HOST_LAN, 81)),
+            ] {
+                let sender = ns.udp("0.0.0.0:0");
+                assert!(
+                    !datagram_arrives(&sender, to, &inside, SILENCE),
+                    "{who} to {to}"
+                );
+            }
+        }
         assert_eq!(net.check().await, vec![]);
 
         // And what the host denies, TEU cannot allow: the doctor names it.

@@ -1,6 +1,7 @@
 //! The network's life: restart, repair, release, removal, and connections into containers.
 //!
 //! Each test owns a `Lab`. Next: `net.rs` for who reaches whom.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod net_lab;
 

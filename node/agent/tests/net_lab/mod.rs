@@ -4,6 +4,7 @@
 //!
 //! Owned by one test each, gone with it. Next: `net.rs`, `net_life.rs`.
 #![allow(dead_code, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::File;
 use std::future::Future;

@@ -14,13 +14,14 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
+use super::command::{Command, Reply};
 use super::config::{Adopted, NetConfig, SlotNet, pair};
 use super::connect::SocketMaker;
 use super::error::NetError;
 use super::netns::Netns;
 use super::problem::NetProblem;
 use super::watch;
-use super::worker::{Command, Reply, Worker};
+use super::worker::Worker;
 use crate::sys::names::SlotName;
 
 /// Waiting commands. Callers wait when it is full; each command takes 0.1 to 60 ms.
@@ -95,7 +96,10 @@ impl NetworkHandle {
     /// namespace of its keeper's process. All or none. The namespace must be fresh (no `eth0`).
     /// Cancel-safe: a caller that stops waiting leaves nothing behind.
     pub async fn prepare(&self, keepers: Vec<(SlotName, u32)>) -> Result<Vec<SlotNet>, NetError> {
-        self.ask(|reply| Command::Prepare { keepers, reply }).await
+        let delivery = self
+            .ask(|reply| Command::Prepare { keepers, reply })
+            .await?;
+        Ok(delivery.claim())
     }
 
     /// Takes back what slots were given, and all rules about them. Unknown slots are fine. The

@@ -6,11 +6,12 @@
 //! what `teu_node_core::firewall` decides is what the kernel does.
 //!
 //! Map: `handle` (face) → `worker` (owner) → `ruleset` (nftables text), `elements` (set elements by
-//! netlink), `link` (bridge, veths), `slot` (inside), `sysctl`; `watch` wakes the worker when
-//! somebody flushes its rules; `connect` makes sockets inside containers; `channel` and `wire` are
+//! netlink), `link` (bridge, veths), `slot` (inside), `sysctl`; `watch` wakes the worker
+//! when somebody flushes its rules, `repair` restores them; `connect` makes sockets inside containers; `channel` and `wire` are
 //! netlink. Why it is so: docs/decisions/0003-isolated-bridge-ports.md.
 
 mod channel;
+mod command;
 mod config;
 mod connect;
 mod elements;
@@ -19,6 +20,7 @@ mod handle;
 mod link;
 mod netns;
 mod problem;
+mod repair;
 mod ruleset;
 mod slot;
 mod sysctl;

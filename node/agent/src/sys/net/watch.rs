@@ -15,8 +15,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::command::Command;
 use super::wire;
-use super::worker::Command;
 
 /// The kernel's announcements of changes to nf_tables (NFNLGRP_NFTABLES).
 const GROUP: u32 = 7;

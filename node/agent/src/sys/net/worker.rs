@@ -5,79 +5,47 @@
 //! changes first and the kernel follows within the same command; a change that the kernel refuses
 //! leads to a full reload from the model, so the two do not drift; rules stand before the link
 //! that they speak of, and go after it.
-//! Next: `handle` for the callers' side, `watch` for what wakes `Verify`.
+//! Next: `handle` for the callers' side, `repair` for checking and mending.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Instant;
 
-use teu_node_core::firewall::{AddressPool, Change, Element, Firewall, Pair};
-use tokio::sync::{mpsc, oneshot};
+use teu_node_core::firewall::{AddressPool, Change, Element, Firewall};
+use tokio::sync::mpsc;
 
+use super::command::{Command, Delivery, Reply};
 use super::config::{Adopted, NetConfig, SlotNet};
-use super::elements::{Elements, SETS};
+use super::elements::Elements;
 use super::error::NetError;
 use super::link::{Links, NewVeth};
 use super::netns::{self, Home, Netns, NetnsError};
-use super::problem::NetProblem;
 use super::{ruleset, slot, sysctl};
 use crate::sys::names::SlotName;
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, NetError>>;
-
-/// All that may wake the worker.
-#[derive(Debug)]
-pub(super) enum Command {
-    Prepare {
-        keepers: Vec<(SlotName, u32)>,
-        reply: Reply<Vec<SlotNet>>,
-    },
-    Release {
-        slots: Vec<SlotName>,
-        reply: Reply<()>,
-    },
-    Allow {
-        pair: Pair,
-        reply: Reply<()>,
-    },
-    Disallow {
-        pair: Pair,
-        reply: Reply<()>,
-    },
-    ReplaceAllowed {
-        pairs: Vec<Pair>,
-        reply: Reply<()>,
-    },
-    Allowed {
-        reply: Reply<Vec<Pair>>,
-    },
-    Check {
-        reply: Reply<Vec<NetProblem>>,
-    },
-    /// Somebody else changed nftables, or it is time to look.
-    Verify,
-    Close {
-        reply: Reply<()>,
-    },
-}
-
 #[derive(Debug)]
 pub(super) struct Worker {
-    config: Arc<NetConfig>,
-    home: Home,
-    links: Links,
-    elements: Elements,
-    firewall: Firewall,
-    pool: AddressPool,
-    slots: BTreeMap<SlotName, Ipv4Addr>,
-    started: Instant,
+    pub(super) config: Arc<NetConfig>,
+    pub(super) home: Home,
+    pub(super) links: Links,
+    pub(super) elements: Elements,
+    pub(super) firewall: Firewall,
+    pub(super) pool: AddressPool,
+    pub(super) slots: BTreeMap<SlotName, Ipv4Addr>,
+    pub(super) started: Instant,
     /// What the tables looked like after the last load.
-    fingerprint: Option<u64>,
-    times_restored: u64,
-    must_end: bool,
+    pub(super) fingerprint: Option<u64>,
+    pub(super) times_restored: u64,
+    pub(super) must_end: bool,
+    /// Slots whose callers went away. Not more than there are slots; looked at before each
+    /// command, so at the latest at the next tick of `watch`.
+    pub(super) unclaimed: (
+        std_mpsc::Sender<Vec<SlotName>>,
+        std_mpsc::Receiver<Vec<SlotName>>,
+    ),
 }
 
 impl Worker {
@@ -98,6 +66,7 @@ impl Worker {
             fingerprint: None,
             times_restored: 0,
             must_end: false,
+            unclaimed: std_mpsc::channel(),
             config,
         };
         worker.adopt(adopted)?;
@@ -123,6 +92,7 @@ impl Worker {
     pub(super) fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
         let mut next = inbox.blocking_recv();
         while let Some(command) = next.take() {
+            self.take_back_unclaimed();
             match command {
                 Command::Close { reply } => {
                     let _ = reply.send(self.close());
@@ -141,14 +111,20 @@ impl Worker {
         }
     }
 
+    fn take_back_unclaimed(&mut self) {
+        while let Ok(slots) = self.unclaimed.1.try_recv() {
+            if let Err(error) = self.release(&slots) {
+                tracing::warn!(%error, "cannot take back slots that nobody waits for");
+            }
+        }
+    }
+
     fn handle(&mut self, command: Command) {
         match command {
             Command::Prepare { keepers, reply } => {
-                // A caller that no longer waits would never release what it never heard of.
-                if let Err(Ok(unheard)) = reply.send(self.prepare(keepers)) {
-                    let slots: Vec<SlotName> = unheard.into_iter().map(|net| net.slot).collect();
-                    let _ = self.release(&slots);
-                }
+                let unclaimed = self.unclaimed.0.clone();
+                let prepared = self.prepare(keepers);
+                let _ = reply.send(prepared.map(|nets| Delivery { nets, unclaimed }));
             }
             Command::Allow { pair, reply } => {
                 let changes = self.firewall.allow(pair).map_err(NetError::from);
@@ -248,7 +224,7 @@ impl Worker {
     }
 
     /// Bridge, settings, ports: made or mended.
-    fn ensure_links(&mut self) -> Result<u32, NetError> {
+    pub(super) fn ensure_links(&mut self) -> Result<u32, NetError> {
         let bridge = self.links.ensure_bridge(&self.config)?;
         sysctl::prepare_host(&self.config)?;
         let slots: Vec<(&SlotName, Ipv4Addr)> = self.slots.iter().map(|(s, ip)| (s, *ip)).collect();
@@ -262,7 +238,7 @@ impl Worker {
         Ok(bridge)
     }
 
-    fn load(&mut self) -> Result<(), NetError> {
+    pub(super) fn load(&mut self) -> Result<(), NetError> {
         ruleset::load(&self.config, &self.firewall)?;
         self.fingerprint = self.elements.fingerprint().map_err(NetError::ReadRules)?;
         Ok(())
@@ -425,99 +401,6 @@ impl Worker {
             self.pool.give_back(*ip, self.started.elapsed());
         }
         self.apply(&bindings)
-    }
-
-    fn verify(&mut self) -> Result<(), NetError> {
-        if !self.rules_are_right()? {
-            self.times_restored += 1;
-            tracing::warn!(
-                tables = self.config.table(),
-                "the firewall was changed by somebody else; restoring it"
-            );
-            self.load()?;
-        }
-        if self.bridge_is_wrong()? || !sysctl::forwards() {
-            tracing::warn!(bridge = %self.config.bridge(), "the bridge was changed; repairing it");
-            self.ensure_links()?;
-        }
-        Ok(())
-    }
-
-    fn rules_are_right(&mut self) -> Result<bool, NetError> {
-        let fingerprint = self.elements.fingerprint().map_err(NetError::ReadRules)?;
-        if fingerprint.is_none() || fingerprint != self.fingerprint {
-            return Ok(false);
-        }
-        for set in SETS {
-            let found = self.elements.read(set).map_err(NetError::ReadRules)?;
-            if found != Some(ruleset::expected_keys(&self.config, &self.firewall, set)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn bridge_is_wrong(&mut self) -> Result<bool, NetError> {
-        let found = self
-            .links
-            .find(&self.config.bridge())
-            .map_err(NetError::ListLinks)?;
-        Ok(!found.is_some_and(|link| link.is_bridge && link.is_up))
-    }
-
-    /// Looks at everything, changes nothing.
-    fn check(&mut self) -> Vec<NetProblem> {
-        let mut problems = Vec::new();
-        let bridge = self.config.bridge();
-        match self.bridge_is_wrong() {
-            Ok(true) => problems.push(NetProblem::Bridge(bridge.clone())),
-            Ok(false) => {}
-            Err(error) => problems.push(NetProblem::Unknown(error.to_string())),
-        }
-        match self.rules_are_right() {
-            Ok(false) => problems.push(NetProblem::Rules(self.config.table().to_owned())),
-            Ok(true) => {}
-            Err(error) => problems.push(NetProblem::Unknown(error.to_string())),
-        }
-        if self.times_restored > 0 {
-            problems.push(NetProblem::RulesRestored {
-                times: self.times_restored,
-            });
-        }
-        if !sysctl::forwards() {
-            problems.push(NetProblem::Forwarding);
-        }
-        match ruleset::foreign_forward_drops(&self.config) {
-            Ok(chains) => {
-                problems.extend(chains.into_iter().map(|chain| NetProblem::ForeignDrop {
-                    chain,
-                    bridge: bridge.clone(),
-                }))
-            }
-            Err(error) => problems.push(NetProblem::Unknown(error.to_string())),
-        }
-        problems.extend(self.lost_ports());
-        problems
-    }
-
-    fn lost_ports(&mut self) -> Vec<NetProblem> {
-        let links = match self.links.list() {
-            Ok(links) => links,
-            Err(error) => return vec![NetProblem::Unknown(error.to_string())],
-        };
-        let bridge = links
-            .iter()
-            .find(|link| link.name == self.config.bridge())
-            .map(|l| l.index);
-        let has_port = |ip: Ipv4Addr| {
-            let veth = self.config.veth(ip);
-            links
-                .iter()
-                .any(|link| link.name == veth && link.master == bridge && bridge.is_some())
-        };
-        let lost = self.slots.iter().filter(|(_, ip)| !has_port(**ip));
-        lost.map(|(slot, _)| NetProblem::Port { slot: slot.clone() })
-            .collect()
     }
 
     /// Everything of this instance goes, links before rules.
