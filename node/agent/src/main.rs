@@ -3,14 +3,182 @@
 //! Owner: systemd, or `teu dev`. Invariant: the hidden subcommands `launcher` and `unpack` are
 //! dispatched before any thread exists: keepers are forked from the one, the other confines itself.
 
-use std::process::ExitCode;
+use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use miette::{IntoDiagnostic, WrapErr, miette};
+use teu_node::{
+    agent::{self, AgentConfig, Ended},
+    purge,
+    state::{DataDir, load_or_make_key},
+    sys::names::InstanceName,
+};
+use teu_protocol::{ids::PublicKey, noise::LocationIdentity};
+
+/// Runs containers for a TEU location.
+#[derive(Debug, Parser)]
+#[command(name = "teu-node", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Connect to a location's master and run what it orders.
+    Run {
+        /// Where the master listens.
+        #[arg(long, value_name = "HOST:PORT")]
+        master: String,
+        /// The location's name.
+        #[arg(long, value_name = "NAME")]
+        fqdn: String,
+        /// The location's public key.
+        #[arg(long, value_name = "BASE64")]
+        master_key: PublicKey,
+        /// The serial number of the location's DNS record.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        serial: u64,
+        /// Where the node keeps its key, layers and containers.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// Tells several nodes on one machine apart: up to 8 of a-z and 0-9.
+        #[arg(long, value_name = "NAME", default_value_t)]
+        instance: InstanceName,
+        /// How people call this node [default: the host's name].
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Sandboxes to keep prepared, so that a spawn takes milliseconds.
+        #[arg(long, value_name = "N", default_value_t = 4)]
+        slots: usize,
+    },
+    /// Print the node's public key, to be enrolled at the master. Makes the key on first use.
+    PublicKey {
+        /// Where the node keeps its key.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
+    /// Destroy everything that a stopped node has left on this machine, its data included.
+    Purge {
+        /// Which node.
+        #[arg(long, value_name = "NAME", default_value_t)]
+        instance: InstanceName,
+        /// Where it keeps its key, layers and containers.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
+}
+
+/// One for the event loop and what it wakes, one for bulk.
+const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|arg| arg == "launcher") {
-        return teu_node::launcher::main();
+    match std::env::args_os().nth(1) {
+        Some(verb) if verb == "launcher" => return teu_node::launcher::main(),
+        Some(verb) if verb == "unpack" => {
+            return teu_node::layers::unpack::main(&std::env::args().nth(2).unwrap_or_default());
+        }
+        _ => {}
     }
-    if std::env::args_os().nth(1).is_some_and(|arg| arg == "unpack") {
-        return teu_node::layers::unpack::main(&std::env::args().nth(2).unwrap_or_default());
+    match perform(Cli::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(report) => {
+            eprintln!("{report:?}");
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::FAILURE
+}
+
+fn perform(verb: Verb) -> miette::Result<()> {
+    match verb {
+        Verb::PublicKey { data } => {
+            let data = DataDir::open(&data).into_diagnostic()?;
+            let key = load_or_make_key(&data).into_diagnostic()?;
+            print_line(&key.public().to_string())
+        }
+        Verb::Purge { instance, data } => runtime()?
+            .block_on(purge::run(&instance, &data))
+            .into_diagnostic(),
+        Verb::Run {
+            master,
+            fqdn,
+            master_key,
+            serial,
+            data,
+            instance,
+            name,
+            slots,
+        } => {
+            start_log();
+            let location = LocationIdentity::new(&fqdn, master_key, serial).into_diagnostic()?;
+            let name = name.unwrap_or_else(host_name);
+            let config = AgentConfig {
+                master,
+                location,
+                data,
+                instance,
+                name,
+                slots,
+            };
+            check_root()?;
+            let runtime = runtime()?;
+            while runtime
+                .block_on(agent::run(&config))
+                .into_diagnostic()
+                .wrap_err("the node cannot run")?
+                == Ended::Restart
+            {
+                tracing::info!("beginning again with other addresses");
+            }
+            Ok(())
+        }
+    }
+}
+
+fn runtime() -> miette::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(16)
+        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .enable_all()
+        .build()
+        .into_diagnostic()
+}
+
+fn check_root() -> miette::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(miette!(
+            help = "start it with sudo, or as a systemd service",
+            "teu-node must run as root: it makes namespaces, cgroups and firewall rules"
+        ))
+    }
+}
+
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TEU_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    if name.is_empty() {
+        Ipv4Addr::LOCALHOST.to_string()
+    } else {
+        name
+    }
+}
+
+fn print_line(text: &str) -> miette::Result<()> {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{text}").into_diagnostic()
 }

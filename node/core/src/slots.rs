@@ -139,6 +139,12 @@ impl<S, W> Shelf<S, W> {
         Some(ShelfEffect::Make(now))
     }
 
+    /// How many wait for one.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Slots on the shelf.
     #[must_use]
     pub fn ready(&self) -> usize {

@@ -1,0 +1,258 @@
+//! Tasks that change something: containers, processes, rules.
+//!
+//! Owner: the event loop starts them.
+
+use std::net::Ipv4Addr;
+
+use teu_node_core::{
+    Input,
+    plan::{ExecPlan, SpawnPlan},
+};
+use teu_protocol::{
+    ids::{ContainerId, ProcessId, RequestId},
+    message::{NodeReplyBody, Refusal, RefusalCode, TermSize},
+};
+
+use super::prepare;
+use crate::{
+    agent::{Agent, Event},
+    containers::{Entry, exec_plan, refuse_internal, refuse_start},
+    keeper::{KeeperLink, LogReader, SignalScope, StartError},
+    link::chain,
+    sys::names::SlotName,
+};
+
+const SIGKILL: u8 = 9;
+
+fn no_sandbox() -> Refusal {
+    Refusal::new(RefusalCode::WrongState, "the container is not running")
+}
+
+impl Agent {
+    pub(super) fn prepare(&mut self, plan: SpawnPlan) {
+        let container = plan.record.container;
+        let entry = Entry::default();
+        let unwanted = entry.unwanted.clone();
+        self.table.insert(container, entry);
+        // Followers may come before the keeper's first word.
+        if let Some(entry) = self.table.get_mut(&container) {
+            entry.process(container.main_process());
+        }
+        match self.uid_base(&plan) {
+            Ok(base) => drop(tokio::spawn(prepare(
+                self.yard.clone(),
+                plan,
+                base,
+                unwanted,
+            ))),
+            Err(refusal) => {
+                let events = self.yard.events.clone();
+                let event = Event::Prepared {
+                    container,
+                    result: Err(refusal),
+                };
+                tokio::spawn(async move { events.send(event).await });
+            }
+        }
+    }
+
+    /// The account's range; kept before it is used.
+    fn uid_base(&mut self, plan: &SpawnPlan) -> Result<u32, Refusal> {
+        let what = "the account gets no range of user ids on this node";
+        let range = self
+            .accounts
+            .range_of(plan.record.account)
+            .map_err(|error| refuse_internal(what, &error))?;
+        if range.is_new {
+            let kept = self.yard.data.keep_accounts(&self.accounts);
+            kept.map_err(|error| refuse_internal(what, &error))?;
+        }
+        Ok(range.base)
+    }
+
+    pub(super) fn slot_of(&self, container: &ContainerId) -> Option<SlotName> {
+        let entry = self.table.get(container)?;
+        match &entry.sandbox {
+            Some(sandbox) => Some(sandbox.net.slot.clone()),
+            // Released: the record still names the slot that it had, which is gone.
+            None => self
+                .yard
+                .data
+                .container(*container)
+                .load()
+                .ok()?
+                .map(|stored| stored.slot),
+        }
+    }
+
+    fn keeper(&self, container: &ContainerId) -> Option<KeeperLink> {
+        Some(self.table.get(container)?.sandbox.as_ref()?.keeper.clone())
+    }
+
+    pub(super) fn keeper_of(&self, container: &ContainerId) -> Option<KeeperLink> {
+        self.keeper(container)
+    }
+
+    /// Cuts what the address's owner was allowed, then goes on.
+    pub(super) fn after_revoking(
+        &self,
+        revoke: Vec<ContainerId>,
+        from: Option<Ipv4Addr>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let to: Vec<Ipv4Addr> = revoke
+            .iter()
+            .filter_map(|id| Some(self.table.get(id)?.sandbox.as_ref()?.net.ip))
+            .collect();
+        let network = self.yard.network.clone();
+        tokio::spawn(async move {
+            if let Some(from) = from {
+                for to in to {
+                    if let Err(error) = network.disallow(from, to).await {
+                        tracing::error!("a rule is not removed: {}", chain(&error));
+                    }
+                }
+            }
+            work.await;
+        });
+    }
+
+    /// Runs a keeper's request and answers the order with its outcome.
+    fn ask_keeper<F>(
+        &self,
+        request: Option<RequestId>,
+        container: ContainerId,
+        ask: impl FnOnce(KeeperLink) -> F,
+    ) where
+        F: Future<Output = Result<(), StartError>> + Send + 'static,
+    {
+        let events = self.yard.events.clone();
+        let asked = self.keeper(&container).map(ask);
+        tokio::spawn(async move {
+            let result = match asked {
+                Some(asked) => asked.await.map_err(|error| refuse_start(&error)),
+                None => Err(no_sandbox()),
+            };
+            if let Some(request) = request {
+                let result = result.map(|()| NodeReplyBody::Done);
+                let _ = events
+                    .send(Event::Core(Input::Answered { request, result }))
+                    .await;
+            }
+        });
+    }
+
+    pub(super) fn signal(
+        &self,
+        request: Option<RequestId>,
+        container: ContainerId,
+        process: ProcessId,
+        signal: u8,
+    ) {
+        // A killed process takes along what it forked; other signals are its own business.
+        let scope = if signal == SIGKILL {
+            SignalScope::Group
+        } else {
+            SignalScope::Leader
+        };
+        self.ask_keeper(request, container, |keeper| async move {
+            keeper.signal(process, i32::from(signal), scope).await
+        });
+    }
+
+    pub(super) fn resize(
+        &self,
+        request: RequestId,
+        container: ContainerId,
+        process: ProcessId,
+        size: TermSize,
+    ) {
+        self.ask_keeper(Some(request), container, move |keeper| async move {
+            keeper.resize(process, size.rows, size.cols).await
+        });
+    }
+
+    pub(super) fn exec(&mut self, plan: ExecPlan) {
+        let (container, process) = (plan.container, plan.id);
+        if let Some(entry) = self.table.get_mut(&container) {
+            entry.process(process);
+        }
+        let keeper = self.keeper(&container);
+        let events = self.yard.events.clone();
+        tokio::spawn(async move {
+            let result = match keeper {
+                Some(keeper) => match keeper.exec(exec_plan(&plan)).await {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(refuse_start(&error)),
+                },
+                None => Err(no_sandbox()),
+            };
+            let input = Input::ExecStarted {
+                container,
+                process,
+                result,
+            };
+            let _ = events.send(Event::Core(input)).await;
+        });
+    }
+
+    pub(super) fn forget(&mut self, container: ContainerId, process: ProcessId) {
+        if let Some(entry) = self.table.get_mut(&container) {
+            entry.processes.remove(&process);
+        }
+        let _ = LogReader::new(self.yard.data.container(container).path(), process);
+        self.ask_keeper(None, container, |keeper| async move {
+            keeper.forget(process).await
+        });
+    }
+
+    pub(super) fn allowance(
+        &self,
+        request: RequestId,
+        to: ContainerId,
+        from: ContainerId,
+        from_ip: Ipv4Addr,
+        allowed: bool,
+    ) {
+        let to_ip = self
+            .table
+            .get(&to)
+            .and_then(|entry| Some(entry.sandbox.as_ref()?.net.ip));
+        let (network, events) = (self.yard.network.clone(), self.yard.events.clone());
+        tokio::spawn(async move {
+            let result = match to_ip {
+                None => Err(no_sandbox()),
+                Some(to_ip) => {
+                    let done = if allowed {
+                        network.allow(from_ip, to_ip).await
+                    } else {
+                        network.disallow(from_ip, to_ip).await
+                    };
+                    done.map_err(|error| refuse_internal("the firewall was not changed", &error))
+                }
+            };
+            let input = Input::Allowance {
+                request,
+                to,
+                from,
+                from_ip,
+                allowed,
+                result,
+            };
+            let _ = events.send(Event::Core(input)).await;
+        });
+    }
+
+    pub(super) fn examine(&self, request: RequestId) {
+        let yard = self.yard.clone();
+        let stuck: Vec<ContainerId> = self.core.stuck().collect();
+        tokio::spawn(async move {
+            let findings = crate::doctor::examine(&yard, &stuck).await;
+            let result = Ok(NodeReplyBody::Findings(findings));
+            let _ = yard
+                .events
+                .send(Event::Core(Input::Answered { request, result }))
+                .await;
+        });
+    }
+}

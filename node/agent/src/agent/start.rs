@@ -1,0 +1,384 @@
+//! Putting the agent together, and taking over what an earlier one left.
+//!
+//! Owner: `main` calls [`run`]. Invariants: nothing is adopted or swept before the data directory is
+//! locked; the network stands before the first slot; the report comes after the adoption.
+
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use teu_link::Dialer;
+use teu_node_core::{
+    Input, NodeCore,
+    firewall::{Ipv4Subnet, Pair, SubnetError},
+    input::ProcessEnd,
+    node::Found,
+    stream::LogProgress,
+};
+use teu_protocol::{ids::ContainerId, message::Topology};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use super::{Agent, AgentConfig, Event, platform};
+use crate::{
+    containers::{
+        Entry, FoundContainer, ProcessProgress, Sandbox, Table, Yard, YardInner, find, process_end,
+        watch_keeper,
+    },
+    keeper::KeeperHello,
+    launcher::LauncherConfig,
+    layers::{LayerError, LayerStore, UnpackLimits},
+    link::{self, LinkUp},
+    slots::SlotsHandle,
+    state::{DataDir, StateError, load_or_make_key},
+    sys::net::{Adopted, NetConfig, NetError, NetworkHandle},
+    usage,
+};
+
+/// Events on their way to the loop: tasks wait when it is full, and it is empty in microseconds.
+const EVENTS: usize = 1_024;
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Its files.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its layers.
+    #[error("the layer store cannot be opened")]
+    Layers(#[from] LayerError),
+    /// Its network.
+    #[error("the container network cannot be set up")]
+    Network(#[from] NetError),
+    /// The master gave addresses that are none.
+    #[error("the location gave this node unusable addresses")]
+    Subnet(#[from] SubnetError),
+    /// A directory, a signal handler.
+    #[error("cannot {action}")]
+    Io {
+        /// What was attempted.
+        action: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// The location gave it other addresses, and it has no containers: begin again.
+    Restart,
+}
+
+/// Runs until it is told to end.
+///
+/// # Errors
+/// [`AgentError`]: what is missing on this machine.
+pub async fn run(config: &AgentConfig) -> Result<Ended, AgentError> {
+    let data = DataDir::open(&config.data)?;
+    let _lock = data.lock()?;
+    let run_dir = config.run_dir();
+    make_run_dir(&run_dir)?;
+    let key = load_or_make_key(&data)?;
+    let (events_out, mut events) = mpsc::channel(EVENTS);
+    let dialer = Dialer::new(config.master.clone(), config.location.clone(), key);
+    let link_task = tokio::spawn(link::run(dialer, config.name.clone(), events_out.clone()));
+    let stop_task = tokio::spawn(stop_on_signal(events_out.clone()));
+    let outcome = async {
+        let (topology, mut early) = match data.topology()? {
+            Some(topology) => (topology, None),
+            None => match first_topology(&mut events).await {
+                Some(up) => {
+                    data.keep_topology(&up.topology)?;
+                    (up.topology.clone(), Some(up))
+                }
+                None => return Ok(Ended::Stopped),
+            },
+        };
+        let mut agent = assemble(config, data, run_dir, topology, events_out).await?;
+        if let Some(up) = early.take()
+            && let Some(ended) = agent.link_up(*up)
+        {
+            return Ok(ended);
+        }
+        Ok(agent.run(events).await)
+    }
+    .await;
+    link_task.abort();
+    stop_task.abort();
+    outcome
+}
+
+fn make_run_dir(run_dir: &Path) -> Result<(), AgentError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(run_dir);
+    made.map_err(|source| AgentError::Io {
+        action: format!("make {}; is this root?", run_dir.display()),
+        source,
+    })
+}
+
+async fn stop_on_signal(events: mpsc::Sender<Event>) {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    let _ = events.send(Event::Stop).await;
+}
+
+/// A node that was never connected does not know its addresses yet.
+async fn first_topology(events: &mut mpsc::Receiver<Event>) -> Option<Box<LinkUp>> {
+    loop {
+        match events.recv().await {
+            Some(Event::LinkUp(up)) => return Some(up),
+            None | Some(Event::Stop) => return None,
+            Some(_) => {}
+        }
+    }
+}
+
+async fn assemble(
+    config: &AgentConfig,
+    data: DataDir,
+    run_dir: PathBuf,
+    topology: Topology,
+    events: mpsc::Sender<Event>,
+) -> Result<Agent, AgentError> {
+    let cgroup_parent = config.instance.as_str().to_owned();
+    let accounts = data.accounts()?;
+    let found = find(&data, &run_dir, &cgroup_parent).await?;
+    let name_servers = name_servers();
+    let network = open_network(config, &topology, &name_servers, &found).await?;
+    let program = std::env::current_exe().map_err(|source| AgentError::Io {
+        action: "find this program's own path".to_owned(),
+        source,
+    })?;
+    let layers = LayerStore::open(data.path(), &program, UnpackLimits::default())?;
+    let launcher = LauncherConfig {
+        program,
+        run_dir: run_dir.clone(),
+        cgroup_parent: cgroup_parent.clone(),
+    };
+    let slots = SlotsHandle::start(launcher, network.clone(), config.slots);
+    let (link, link_now) = watch::channel(None);
+    let yard = Yard::new(YardInner {
+        data,
+        run_dir,
+        cgroup_parent,
+        slots,
+        network,
+        layers,
+        name_servers: name_servers.into_iter().map(Into::into).collect(),
+        link: link_now,
+        events: events.clone(),
+    });
+    let (capacity, measured) = usage::start(yard.data.path(), events);
+    let mut agent = Agent {
+        core: NodeCore::new(platform()),
+        table: Table::new(),
+        yard,
+        accounts,
+        topology,
+        link,
+        outbox: None,
+        starts: HashMap::new(),
+        capacity,
+        measured,
+        told: measured,
+        epoch: Instant::now(),
+    };
+    for one in found {
+        agent.adopt(one);
+    }
+    Ok(agent)
+}
+
+async fn open_network(
+    config: &AgentConfig,
+    topology: &Topology,
+    name_servers: &[Ipv4Addr],
+    found: &[FoundContainer],
+) -> Result<NetworkHandle, AgentError> {
+    let subnet = Ipv4Subnet::new(topology.subnet.0, topology.subnet.1)?;
+    let range = Ipv4Subnet::new(topology.range.0, topology.range.1)?;
+    let mut net = NetConfig::new(config.instance.clone(), subnet, range);
+    net.resolvers = name_servers.to_vec();
+    let living = || found.iter().filter(|one| one.keeper.is_some());
+    let adopted = living().filter_map(|one| {
+        Some(Adopted {
+            slot: one.stored.slot.clone(),
+            ip: one.stored.record.ip?,
+        })
+    });
+    let network = NetworkHandle::open(net, adopted.collect()).await?;
+    let allowed = living().flat_map(|one| {
+        let to = one.stored.record.ip;
+        let from = one.stored.record.allowed_from.iter();
+        from.filter_map(move |(_, from)| {
+            Some(Pair {
+                from: *from,
+                to: to?,
+            })
+        })
+    });
+    network.replace_allowed(allowed.collect()).await?;
+    Ok(network)
+}
+
+/// The host's name servers that a container can reach; if it has none such (a stub on loopback),
+/// the ones behind it; else public ones, as Docker does.
+fn name_servers() -> Vec<Ipv4Addr> {
+    let files = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+    let found = files.iter().map(|path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        parse_name_servers(&text)
+    });
+    let first = found.into_iter().find(|servers| !servers.is_empty());
+    first.unwrap_or_else(|| vec![Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(8, 8, 8, 8)])
+}
+
+fn parse_name_servers(text: &str) -> Vec<Ipv4Addr> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok())
+        .filter(|ip: &Ipv4Addr| !ip.is_loopback() && !ip.is_unspecified())
+        .take(3)
+        .collect()
+}
+
+impl Agent {
+    fn adopt(&mut self, one: FoundContainer) {
+        let FoundContainer {
+            stored,
+            found,
+            keeper,
+            log_end,
+        } = one;
+        let container = stored.record.container;
+        let mut entry = Entry::default();
+        let mut processes = Vec::new();
+        let mut ended = Vec::new();
+        match keeper {
+            Some((keeper, hello)) => {
+                (processes, ended) = adopt_processes(container, &mut entry, &hello);
+                if let Some(ip) = stored.record.ip {
+                    let net = self.slot_net(stored.slot.clone(), ip);
+                    let gone = watch_keeper(&self.yard, container, &keeper);
+                    entry.sandbox = Some(Sandbox { keeper, net, gone });
+                }
+            }
+            None => {
+                let mut progress = ProcessProgress {
+                    stdin_closed: true,
+                    ..Default::default()
+                };
+                if let Found::Exited { termination, .. } = found {
+                    progress.log = LogProgress {
+                        end: log_end,
+                        ended: Some(termination),
+                    };
+                }
+                entry.add_found(container.main_process(), progress);
+            }
+        }
+        entry.process(container.main_process());
+        self.table.insert(container, entry);
+        tracing::info!(%container, ?found, "taken over");
+        self.core.adopt(stored.record, found, processes);
+        for input in ended {
+            self.input(input);
+        }
+    }
+
+    fn slot_net(
+        &self,
+        slot: crate::sys::names::SlotName,
+        ip: Ipv4Addr,
+    ) -> crate::sys::net::SlotNet {
+        let veth = self.yard.network.config().veth(ip);
+        crate::sys::net::SlotNet { slot, ip, veth }
+    }
+}
+
+type FoundProcess = (
+    teu_protocol::ids::ProcessId,
+    Vec<String>,
+    Option<teu_protocol::ids::AttachmentId>,
+);
+
+/// What the keeper's processes are; and those ends that nobody was there to hear.
+fn adopt_processes(
+    container: ContainerId,
+    entry: &mut Entry,
+    hello: &KeeperHello,
+) -> (Vec<FoundProcess>, Vec<Input>) {
+    let mut processes = Vec::new();
+    let mut ended = Vec::new();
+    for process in &hello.processes {
+        let progress = ProcessProgress {
+            log: LogProgress {
+                end: process.log_end,
+                ended: None,
+            },
+            stdin_consumed: process.stdin_consumed,
+            stdin_closed: false,
+        };
+        entry.add_found(process.id, progress);
+        let is_main = process.id == container.main_process();
+        if !is_main {
+            processes.push((process.id, command_of(process.pid), None));
+        }
+        if let Some(exit) = process.exit {
+            let end: ProcessEnd = process_end(exit);
+            ended.push(if is_main {
+                Input::Exited { container, end }
+            } else {
+                Input::ProcessEnded {
+                    container,
+                    process: process.id,
+                    end,
+                }
+            });
+        }
+    }
+    (processes, ended)
+}
+
+fn command_of(pid: i32) -> Vec<String> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0)
+        .filter(|word| !word.is_empty())
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_name_servers_that_a_container_reaches_count() {
+        let text = "# x\nnameserver 127.0.0.53\nnameserver 10.0.0.2 \nnameserver ::1\n\
+                    options edns0\nnameserver 9.9.9.9\n";
+        assert_eq!(
+            parse_name_servers(text),
+            [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(9, 9, 9, 9)]
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! Removing all that a stopped node has left on its machine.
+//!
+//! Owner: `teu-node purge`. Invariant: refuses while an agent runs; afterwards no process, cgroup,
+//! interface, rule or file of the instance is left.
+
+use std::{io, path::Path};
+
+use teu_node_core::firewall::Ipv4Subnet;
+
+use crate::{
+    containers::find,
+    keeper,
+    link::chain,
+    state::{DataDir, StateError},
+    sys::{
+        cgroup::{Cgroup, CgroupError, Hierarchies},
+        names::InstanceName,
+        net::{NetConfig, NetError, NetworkHandle},
+    },
+};
+
+/// What could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum PurgeError {
+    /// Files, or an agent runs.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Processes or cgroups.
+    #[error("the node's cgroup cannot be removed")]
+    Cgroup(#[from] CgroupError),
+    /// The network.
+    #[error("the node's network cannot be removed")]
+    Network(#[from] NetError),
+    /// A directory.
+    #[error("cannot remove {path}")]
+    Remove {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Removes everything.
+///
+/// # Errors
+/// [`PurgeError`]; what comes before it in the order of the code is removed.
+pub async fn run(instance: &InstanceName, root: &Path) -> Result<(), PurgeError> {
+    let data = DataDir::open(root)?;
+    let lock = data.lock()?;
+    let run_dir = Path::new("/run").join(instance.as_str());
+    // Ends what nobody owns; what has an owner ends with it below.
+    let found = find(&data, &run_dir, instance.as_str()).await?;
+    for one in &found {
+        if let Some((keeper, _)) = &one.keeper
+            && let Err(error) = keeper.destroy().await
+        {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+    for slot in keeper::slots(&run_dir).unwrap_or_default() {
+        if let Err(error) = keeper::sweep(&run_dir, instance.as_str(), &slot) {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+    if let Ok(hierarchies) = Hierarchies::detect() {
+        let all = Cgroup::named(&hierarchies, "", instance.as_str());
+        all.kill_all()?;
+        all.remove()?;
+    }
+    if let Some(topology) = data.topology()? {
+        let subnet = |(base, prefix)| Ipv4Subnet::new(base, prefix).ok();
+        if let (Some(subnet), Some(range)) = (subnet(topology.subnet), subnet(topology.range)) {
+            let config = NetConfig::new(instance.clone(), subnet, range);
+            NetworkHandle::open(config, Vec::new())
+                .await?
+                .close()
+                .await?;
+        }
+    }
+    drop(lock);
+    for path in [run_dir.as_path(), root] {
+        match std::fs::remove_dir_all(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(PurgeError::Remove {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

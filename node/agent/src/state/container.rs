@@ -1,0 +1,109 @@
+//! A container's directory: record, writable layer, logs.
+//!
+//! ```text
+//! <data>/containers/<id>/record.mp   what is remembered, its slot        (agent, 0600)
+//!                        upper work  the root's writable layer           (the account's root)
+//!                        logs/ exit.json                                 (its keeper)
+//! ```
+//! Owner: the agent. Invariant: the record is there before anybody is told of the container, and
+//! the directory goes only with the container's destruction.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, chown},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use teu_node_core::record::ContainerRecord;
+
+use super::{StateError, read, write};
+use crate::sys::names::SlotName;
+
+/// What is in `record.mp`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredContainer {
+    /// What the core knows.
+    pub record: ContainerRecord,
+    /// Where it runs.
+    pub slot: SlotName,
+}
+
+/// One container's directory.
+#[derive(Debug, Clone)]
+pub struct ContainerDir {
+    path: PathBuf,
+}
+
+impl ContainerDir {
+    /// The directory at `path`, which need not exist.
+    #[must_use]
+    pub const fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The root's writable layer.
+    #[must_use]
+    pub fn upper(&self) -> PathBuf {
+        self.path.join("upper")
+    }
+
+    /// overlayfs's scratch directory.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.path.join("work")
+    }
+
+    /// Makes the directories; those of the root belong to the account's mapped root.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn make(&self, root: u32) -> Result<(), StateError> {
+        for dir in [self.path.clone(), self.upper(), self.work()] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&dir)
+                .map_err(StateError::io("make", &dir))?;
+        }
+        for dir in [self.upper(), self.work()] {
+            chown(&dir, Some(root), Some(root)).map_err(StateError::io("give away", &dir))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the record.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn keep(&self, stored: &StoredContainer) -> Result<(), StateError> {
+        write(&self.path.join("record.mp"), stored)
+    }
+
+    /// The record; `None` if the container was never ready.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn load(&self) -> Result<Option<StoredContainer>, StateError> {
+        read(&self.path.join("record.mp"))
+    }
+
+    /// Removes everything. Gone already is fine. Blocking.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn remove(&self) -> Result<(), StateError> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::io("remove", &self.path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}

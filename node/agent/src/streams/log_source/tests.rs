@@ -1,0 +1,92 @@
+//! A real log, read in every way.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::keeper::{LogLimits, LogWriter};
+
+fn write(dir: &Path, process: ProcessId, pieces: &[&str]) -> u64 {
+    let logs = dir.join(keeper::LOG_DIR);
+    let mut writer = LogWriter::open(&logs, process, LogLimits::default()).unwrap();
+    for piece in pieces {
+        writer
+            .append(keeper::Channel::Stdout, 0, piece.as_bytes())
+            .unwrap();
+    }
+    writer.end()
+}
+
+fn rest(mut source: LogSource, max: u64) -> (String, u64) {
+    let mut text = Vec::new();
+    loop {
+        let cursor = source.cursor();
+        if source.is_empty() {
+            let (reader, from) = source.missing();
+            source.add(reader.read(from, 7).unwrap());
+        }
+        let Some(batch) = source.take(max) else {
+            return (String::from_utf8(text).unwrap(), cursor);
+        };
+        assert!(batch.bytes <= max && batch.bytes > 0);
+        text.extend(batch.bulk.concat());
+    }
+}
+
+const PROCESS: ProcessId = ProcessId::from_bytes([7; 16]);
+
+#[test]
+fn the_last_lines_are_the_last_lines_however_they_were_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let end = write(
+        dir.path(),
+        PROCESS,
+        &["one\ntw", "o\nthree", "\nfour\nfi", "ve"],
+    );
+    for (lines, expected) in [
+        (0, ""),
+        (1, "five"),
+        (2, "four\nfive"),
+        (3, "three\nfour\nfive"),
+        (4, "two\nthree\nfour\nfive"),
+        (5, "one\ntwo\nthree\nfour\nfive"),
+        (99, "one\ntwo\nthree\nfour\nfive"),
+    ] {
+        let source = LogSource::open(dir.path(), PROCESS, LogStart::Tail(lines), end).unwrap();
+        assert_eq!(
+            rest(source, 1000),
+            (expected.to_owned(), end),
+            "{lines} lines"
+        );
+    }
+    let source = LogSource::open(dir.path(), PROCESS, LogStart::Now, end).unwrap();
+    assert_eq!(rest(source, 9).0, "");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn a_reader_that_stops_anywhere_goes_on_there(
+        pieces in proptest::collection::vec("[a-z\n]{1,30}", 1..10),
+        max in 1..20_u64,
+        stop_after in 0..12_usize,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+        let end = write(dir.path(), PROCESS, &pieces);
+        let mut first = LogSource::open(dir.path(), PROCESS, LogStart::Oldest, end).unwrap();
+        let mut text = String::new();
+        let mut cursor = first.cursor();
+        for _ in 0..stop_after {
+            if first.is_empty() {
+                let (reader, from) = first.missing();
+                first.add(reader.read(from, 5).unwrap());
+            }
+            let Some(batch) = first.take(max) else { break };
+            cursor = batch.cursor;
+            text.push_str(std::str::from_utf8(&batch.bulk.concat()).unwrap());
+        }
+        let again = LogSource::open(dir.path(), PROCESS, LogStart::Cursor(cursor), end).unwrap();
+        text.push_str(&rest(again, max).0);
+        prop_assert_eq!(text, pieces.concat());
+    }
+}
