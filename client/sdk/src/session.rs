@@ -12,6 +12,8 @@
 //! Next: [`transport`] is the seam to `teu-link`; [`crate::stream`] is what streams are made of.
 
 mod command;
+#[cfg(test)]
+pub(crate) mod fake;
 mod handle;
 mod link;
 mod link_state;
@@ -19,6 +21,8 @@ mod outbox;
 mod pending;
 mod streams;
 mod task;
+#[cfg(test)]
+mod tests;
 mod transport;
 mod view;
 

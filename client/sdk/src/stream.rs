@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicU8, Ordering},
 };
 
 /// Nothing more can be sent on a stream.
@@ -73,8 +73,8 @@ pub(crate) struct Stream {
 pub(crate) struct StreamGuard {
     pub(crate) stream: StreamId,
     pub(crate) epoch: u64,
-    /// We have said Close ourselves.
-    closed_by_us: AtomicBool,
+    /// A [`CloseSaid`].
+    said: AtomicU8,
     notices: mpsc::UnboundedSender<Notice>,
 }
 
@@ -82,7 +82,19 @@ pub(crate) struct StreamGuard {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Notice {
     pub(crate) stream: StreamId,
-    pub(crate) closed_by_us: bool,
+    pub(crate) said: CloseSaid,
+}
+
+/// What its owner has said of a stream's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum CloseSaid {
+    /// Nothing: the session says Close.
+    Nothing,
+    /// Close: it is in the queue, or beyond.
+    Close,
+    /// The far end never opened the stream: nothing is to be said.
+    NeverOpened,
 }
 
 impl StreamGuard {
@@ -94,22 +106,25 @@ impl StreamGuard {
         Arc::new(Self {
             stream,
             epoch,
-            closed_by_us: AtomicBool::new(false),
+            said: AtomicU8::new(CloseSaid::Nothing as u8),
             notices,
         })
     }
 
-    fn say_closed(&self) {
-        self.closed_by_us.store(true, Ordering::Release);
+    fn say(&self, said: CloseSaid) {
+        self.said.store(said as u8, Ordering::Release);
     }
 }
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        let closed_by_us = self.closed_by_us.load(Ordering::Acquire);
+        let said = match self.said.load(Ordering::Acquire) {
+            said if said == CloseSaid::Close as u8 => CloseSaid::Close,
+            said if said == CloseSaid::NeverOpened as u8 => CloseSaid::NeverOpened,
+            _ => CloseSaid::Nothing,
+        };
         let notice = Notice {
-            stream: self.stream,
-            closed_by_us,
+            stream: self.stream, said,
         };
         // The session may be over: then there is nobody to tell.
         let _ = self.notices.send(notice);

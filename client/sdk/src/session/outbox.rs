@@ -5,6 +5,10 @@
 //! connection. A send that hangs (the peer does not read) is given up when the session says that the
 //! connection is gone.
 
+use teu_protocol::{
+    ids::StreamId,
+    message::{ClientToMaster, StreamFrame},
+};
 use tokio::sync::mpsc;
 
 use super::transport::LinkSend;
@@ -22,15 +26,24 @@ pub(super) struct Outbox<S> {
     /// Requests and Credit. Unbounded, bounded by requests and windows under way.
     pub(super) control: mpsc::UnboundedSender<Outgoing>,
     pub(super) bulk: mpsc::Sender<Outgoing>,
-    /// Connections (by number) on which sending failed, and why.
-    pub(super) failures: mpsc::UnboundedReceiver<(u64, String)>,
+    /// Unbounded, bounded by connections and streams.
+    pub(super) reports: mpsc::UnboundedReceiver<Report>,
+}
+
+/// What the session is told.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// Sending failed on the connection of this number.
+    Failed(u64, String),
+    /// A stream's Close is on the link.
+    CloseSent(StreamId),
 }
 
 struct OutboxTask<S> {
     links: mpsc::UnboundedReceiver<Option<(u64, S)>>,
     control: mpsc::UnboundedReceiver<Outgoing>,
     bulk: mpsc::Receiver<Outgoing>,
-    failures: mpsc::UnboundedSender<(u64, String)>,
+    reports: mpsc::UnboundedSender<Report>,
 }
 
 /// Starts the task; it ends when the session task drops its side.
@@ -38,20 +51,19 @@ pub(super) fn start<S: LinkSend>() -> (Outbox<S>, tokio::task::JoinHandle<()>) {
     let (links, links_rx) = mpsc::unbounded_channel();
     let (control, control_rx) = mpsc::unbounded_channel();
     let (bulk, bulk_rx) = mpsc::channel(BULK_QUEUE);
-    let (failures_tx, failures) = mpsc::unbounded_channel();
+    let (reports_tx, reports) = mpsc::unbounded_channel();
     let task = OutboxTask {
         links: links_rx,
         control: control_rx,
         bulk: bulk_rx,
-        failures: failures_tx,
+        reports: reports_tx,
     };
     let task = tokio::spawn(task.run());
     (
         Outbox {
             links,
             control,
-            bulk,
-            failures,
+            bulk, reports,
         },
         task,
     )
@@ -77,6 +89,7 @@ impl<S: LinkSend> OutboxTask<S> {
             if *epoch != outgoing.epoch {
                 continue;
             }
+            let closes = closes(&outgoing.message);
             let result = tokio::select! {
                 result = sender.send(outgoing.message, outgoing.bulk) => result,
                 link = self.links.recv() => {
@@ -87,16 +100,26 @@ impl<S: LinkSend> OutboxTask<S> {
             };
             match result {
                 Ok(()) => {
+                    if let Some(stream) = closes {
+                        let _ = self.reports.send(Report::CloseSent(stream));
+                    }
                     if let Some(sent) = outgoing.sent {
                         let _ = sent.send(());
                     }
                 }
                 Err(gone) => {
                     // The session may be over: then nobody minds.
-                    let _ = self.failures.send((*epoch, gone.0));
+                    let _ = self.reports.send(Report::Failed(*epoch, gone.0));
                     current = None;
                 }
             }
         }
+    }
+}
+
+const fn closes(message: &ClientToMaster) -> Option<StreamId> {
+    match message {
+        ClientToMaster::Stream(StreamFrame::Close { stream, .. }) => Some(*stream),
+        _ => None,
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::PollSender;
 
 use super::command::StreamAsk;
 use crate::stream::{
-    Chunk, Notice, Outgoing, RecvWindow, SendCredit, Stream, StreamGuard, StreamItem, StreamOver,
+    Chunk, CloseSaid, Notice, Outgoing, RecvWindow, SendCredit, Stream, StreamGuard, StreamItem, StreamOver,
     StreamReader, StreamWriter,
 };
 
@@ -31,6 +31,10 @@ struct Entry {
     window: Arc<RecvWindow>,
     credit: Arc<SendCredit>,
     abandoned: StreamEnd,
+    /// Somebody holds the stream.
+    is_held: bool,
+    /// Our Close is on the link: whatever is asked for now comes behind it.
+    close_sent: bool,
     /// Held until the answer says that the stream is open.
     unopened: Option<Stream>,
 }
@@ -92,6 +96,8 @@ impl Streams {
             window: window_state,
             credit,
             abandoned: ask.abandoned(),
+            is_held: true,
+            close_sent: false,
             unopened: Some(stream),
         };
         self.entries.insert(id, entry);
@@ -145,14 +151,29 @@ impl Streams {
         Ok(())
     }
 
-    /// Nobody holds the stream any more: what to tell the location, if it does not know yet.
+    /// Nobody holds the stream any more: what to tell the location, if that was not done. The
+    /// stream counts until its Close is sent, so that the location never sees more streams or larger
+    /// windows than it allows.
     pub(super) fn abandoned(&mut self, notice: Notice) -> Option<StreamFrame> {
-        let entry = self.remove(notice.stream)?;
-        let end = entry.abandoned;
-        (!notice.closed_by_us).then_some(StreamFrame::Close {
-            stream: notice.stream,
-            end,
-        })
+        let stream = notice.stream;
+        let entry = self.entries.get_mut(&stream)?;
+        entry.is_held = false;
+        entry.window.end();
+        let end = entry.abandoned.clone();
+        if entry.close_sent || notice.said == CloseSaid::NeverOpened {
+            self.remove(stream);
+            return None;
+        }
+        (notice.said == CloseSaid::Nothing).then_some(StreamFrame::Close { stream, end })
+    }
+
+    /// Our Close of the stream is on the link.
+    pub(super) fn close_sent(&mut self, id: StreamId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.close_sent = true;
+        if !entry.is_held {
+            self.remove(id);
+        }
     }
 
     /// Forgets a stream that the location refused to open.

@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     LinkState, SessionHandle, StreamAsk,
     command::{AskError, Command},
-    outbox::{self, Outbox},
+    outbox::{self, Outbox, Report},
     pending::{Pending, Waiter, WaitingOpen},
     streams::Streams,
     transport::{Dialled, LinkReceive as _, Transport},
@@ -109,7 +109,7 @@ enum Line<T: Transport> {
 enum Wake<T: Transport> {
     Command(Option<Command>),
     Notice(Notice),
-    SendFailed(u64, String),
+    Report(Report),
     Heard(MasterToClient, Vec<Bytes>),
     LinkGone(String),
     Dialled(DialOutcome<T>),
@@ -161,7 +161,7 @@ impl<T: Transport> SessionTask<T> {
         tokio::select! {
             command = self.commands.recv() => Wake::Command(command),
             Some(notice) = self.notices.recv() => Wake::Notice(notice),
-            Some((epoch, why)) = self.outbox.failures.recv() => Wake::SendFailed(epoch, why),
+            Some(report) = self.outbox.reports.recv() => Wake::Report(report),
             wake = line => wake,
         }
     }
@@ -176,8 +176,14 @@ impl<T: Transport> SessionTask<T> {
                 }
                 self.open_waiting();
             }
-            Wake::SendFailed(epoch, why) if epoch == self.epoch => self.link_lost(&why),
-            Wake::SendFailed(..) => {}
+            Wake::Report(Report::Failed(epoch, why)) if epoch == self.epoch => {
+                self.link_lost(&why);
+            }
+            Wake::Report(Report::Failed(..)) => {}
+            Wake::Report(Report::CloseSent(stream)) => {
+                self.streams.close_sent(stream);
+                self.open_waiting();
+            }
             Wake::Heard(message, bulk) => return self.heard(message, bulk),
             Wake::LinkGone(why) => self.link_lost(&why),
             Wake::Dialled(Ok(dialled)) => self.link_up(dialled),

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use teu_protocol::message::{Channel, ClientToMaster, StreamEnd, StreamFrame};
 use tokio_util::sync::PollSender;
 
-use super::{Outgoing, SendCredit, StreamGuard, StreamOver};
+use super::{CloseSaid, Outgoing, SendCredit, StreamGuard, StreamOver};
 
 /// The most bytes that one message carries: a few parts, so that streams take turns on the link
 /// often (a quarter of the usual window).
@@ -145,13 +145,13 @@ impl StreamWriter {
             stream: self.guard.stream,
             end,
         };
-        self.guard.say_closed();
+        self.guard.say(CloseSaid::Close);
         self.push(frame, Vec::new())
     }
 
     /// The far end never opened the stream: there is nothing to close.
     pub(crate) fn never_opened(self) {
-        self.guard.say_closed();
+        self.guard.say(CloseSaid::NeverOpened);
     }
 
     /// Ready when at least one byte of credit is taken and there is room in the queue.
