@@ -3,10 +3,11 @@
 //! Needs root (namespaces, owners, overlay mounts); says so when skipped.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod layer_lab;
+
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     pin::Pin,
@@ -15,83 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::mount::{MountFlags, UnmountFlags};
-use teu_node::layers::{LayerError, LayerStore, UnpackError, UnpackLimits};
+use layer_lab::{is_root, open_store, pack, settled, tar};
+use teu_node::layers::{LayerError, UnpackError};
 use teu_protocol::{
     ids::Digest,
     message::{Compression, LayerRef},
 };
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: the layer store's child needs root for its namespaces");
-    }
-    root
-}
-
-fn open_store(dir: &Path) -> LayerStore {
-    let program = Path::new(env!("CARGO_BIN_EXE_teu-node"));
-    LayerStore::open(dir, program, UnpackLimits::default()).unwrap()
-}
-
-/// Path to content; a trailing slash makes a directory.
-fn tar(files: &[(&str, &str)]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (path, content) in files {
-        let mut header = tar::Header::new_gnu();
-        let directory = path.ends_with('/');
-        header.set_entry_type(if directory {
-            tar::EntryType::Directory
-        } else {
-            tar::EntryType::Regular
-        });
-        header.set_mode(if directory { 0o755 } else { 0o4755 });
-        header.set_uid(7);
-        header.set_gid(8);
-        header.set_size(content.len() as u64);
-        tar.append_data(&mut header, path, content.as_bytes())
-            .unwrap();
-    }
-    tar.into_inner().unwrap()
-}
-
-fn pack(tar: &[u8], compression: Compression) -> (LayerRef, Vec<u8>) {
-    let blob = match compression {
-        Compression::None => tar.to_vec(),
-        Compression::Zstd => zstd::encode_all(tar, 3).unwrap(),
-        Compression::Gzip => {
-            let level = flate2::Compression::default();
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-            encoder.write_all(tar).unwrap();
-            encoder.finish().unwrap()
-        }
-    };
-    let layer = LayerRef {
-        digest: Digest::of(&blob),
-        diff_id: Digest::of(tar),
-        size: blob.len() as u64,
-        compression,
-    };
-    (layer, blob)
-}
-
-/// Names in `layers/`; waits for the background removal of temporary directories.
-fn settled(dir: &Path) -> Vec<String> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let names: Vec<String> = fs::read_dir(dir.join("layers"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        let temporary = names.iter().any(|name| name.starts_with("tmp."));
-        if !temporary || Instant::now() > deadline {
-            return names;
-        }
-        std::thread::yield_now();
-    }
-}
 
 /// A blob that must not be asked for.
 struct Untouchable;
@@ -424,89 +355,4 @@ async fn the_child_is_confined_and_dies_with_whoever_wanted_the_layer() {
     until("the child is gone", || unpackers(dir.path()).is_empty()).await;
     assert!(settled(dir.path()).is_empty());
     store.ingest(&layer, &blob[..]).await.unwrap();
-}
-
-/// An overlay mount that goes when dropped.
-struct Overlay(tempfile::TempDir);
-
-impl Overlay {
-    fn mount(lower: &[PathBuf]) -> rustix::io::Result<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let lower: Vec<String> = lower
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
-        let options = std::ffi::CString::new(format!("lowerdir={}", lower.join(":"))).unwrap();
-        rustix::mount::mount(
-            "overlay",
-            dir.path(),
-            "overlay",
-            MountFlags::RDONLY,
-            options.as_c_str(),
-        )?;
-        Ok(Self(dir))
-    }
-
-    fn names(&self, path: &str) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.0.path().join(path))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(self.0.path(), UnmountFlags::DETACH);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn overlayfs_understands_whiteouts_and_opaque_directories() {
-    if !is_root() {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let store = open_store(dir.path());
-    let lower = tar(&[
-        ("keep", "lower"),
-        ("gone", "lower"),
-        ("dir/", ""),
-        ("dir/a", "lower"),
-        ("dir/b", "lower"),
-        ("opaque/", ""),
-        ("opaque/old", "lower"),
-        ("again/", ""),
-        ("again/old", "lower"),
-    ]);
-    let upper = tar(&[
-        (".wh.gone", ""),
-        ("dir/.wh.a", ""),
-        ("dir/c", "upper"),
-        ("opaque/", ""),
-        ("opaque/.wh..wh..opq", ""),
-        ("opaque/new", "upper"),
-        (".wh.again", ""),
-        ("again/", ""),
-        ("again/new", "upper"),
-    ]);
-    let mut digests = Vec::new();
-    for tar in [lower, upper] {
-        let (layer, blob) = pack(&tar, Compression::Gzip);
-        store.ingest(&layer, &blob[..]).await.unwrap();
-        digests.push(layer.digest);
-    }
-    let overlay = match Overlay::mount(&store.lower_dirs(&digests).unwrap()) {
-        Ok(overlay) => overlay,
-        Err(error) => {
-            eprintln!("skipped: overlayfs cannot be mounted here: {error}");
-            return;
-        }
-    };
-    assert_eq!(overlay.names(""), ["again", "dir", "keep", "opaque"]);
-    assert_eq!(overlay.names("dir"), ["b", "c"]);
-    assert_eq!(overlay.names("opaque"), ["new"]);
-    assert_eq!(overlay.names("again"), ["new"]);
 }

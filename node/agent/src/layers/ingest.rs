@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use sha2::{Digest as _, Sha256};
@@ -36,6 +37,10 @@ const PIPE_BYTES: usize = 1024 * 1024;
 
 /// A report lists the opaque directories; the child's own bounds keep it far below this.
 const MAX_REPORT_BYTES: u64 = 128 * 1024 * 1024;
+
+/// How long a killed child may take to be gone: together, a second.
+const REMOVAL_RETRIES: usize = 50;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// A layer being made; removed when dropped.
 #[derive(Debug)]
@@ -158,7 +163,18 @@ impl Drop for TemporaryLayer {
         // Removing thousands of files takes too long for whoever drops a future. If the thread
         // does not come to it, the next `open` will.
         let _ = std::thread::Builder::new().name("layer-cleanup".to_owned()).spawn(move || {
-            if let Err(error) = remove_tree(&path) {
+            let mut removed = remove_tree(&path);
+            for _ in 0..REMOVAL_RETRIES {
+                // The child has been killed, but may be within its last system call.
+                match &removed {
+                    Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                        std::thread::sleep(REMOVAL_PAUSE);
+                        removed = remove_tree(&path);
+                    }
+                    _ => break,
+                }
+            }
+            if let Err(error) = removed {
                 tracing::warn!(path = %path.display(), %error, "cannot remove a temporary layer");
             }
         });

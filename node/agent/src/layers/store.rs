@@ -179,7 +179,7 @@ impl LayerStore {
     {
         let digest = layer.digest;
         let busy = self.busy(&digest);
-        let _turn = busy.lock().await;
+        let turn = busy.lock_owned().await;
         if let Some(record) = self.state().layers.get(&digest) {
             return check_diff_id(layer, record.diff_id);
         }
@@ -202,6 +202,8 @@ impl LayerStore {
         let (written, opaque) = (record.clone(), extracted.opaque);
         let store = self.clone();
         tokio::task::spawn_blocking(move || {
+            // Also if nobody waits for this any more, the next one must.
+            let _turn = turn;
             temporary.finish(&written, &opaque, &target)?;
             // Here, not after the await: once it is visible on disk it must be known.
             store.state().layers.insert(digest, record);
@@ -240,7 +242,7 @@ impl LayerStore {
     pub async fn remove(&self, digest: &Digest) -> Result<(), LayerError> {
         let digest = *digest;
         let busy = self.busy(&digest);
-        let _turn = busy.lock().await;
+        let turn = busy.lock_owned().await;
         {
             let mut state = self.state();
             if state.pins.contains_key(&digest) {
@@ -253,6 +255,7 @@ impl LayerStore {
         let path = self.path_of(&digest);
         let temporary = self.inner.dir.join(TemporaryLayer::random_name(digest)?);
         tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             // First out of sight, so that a crash midway leaves no half layer in its place.
             fs::rename(&path, &temporary)
                 .and_then(|()| remove_tree(&temporary))
