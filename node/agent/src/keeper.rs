@@ -32,7 +32,7 @@ mod wire;
 
 pub use exit::{EXIT_FILE, ExitFileError, ExitRecord};
 pub use link::{KeeperLink, LinkError, StartError};
-pub use log::{Channel, LogChunk, LogReadError, LogReader, LogRecord, LogWriter};
+pub use log::{Channel, HEADER_BYTES, LogChunk, LogReadError, LogReader, LogRecord, LogWriter};
 pub use plan::{
     BindPlan, DEFAULT_PIDS, ExecPlan, HostEntry, IdRange, IoLimit, Limits, LogLimits, PreBootFile,
     ProcessPlan, RootPlan, StartPlan, TerminalSize,

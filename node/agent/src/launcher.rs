@@ -26,8 +26,13 @@ pub const KEEPERS_GROUP: &str = "_keepers";
 #[derive(Debug, Serialize, Deserialize)]
 enum LauncherRequest {
     /// Always the first.
-    Configure { run_dir: PathBuf, cgroup_parent: String },
-    Fork { slot: SlotName },
+    Configure {
+        run_dir: PathBuf,
+        cgroup_parent: String,
+    },
+    Fork {
+        slot: SlotName,
+    },
 }
 
 /// To the agent; one for each request.

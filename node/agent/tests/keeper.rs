@@ -3,8 +3,18 @@
 //! Each test has an instance of its own, so they run side by side. They need `/bin/busybox`
 //! (package busybox-static) and fail with a clear message without it.
 
+#[path = "keeper/confinement.rs"]
+mod confinement;
+#[path = "keeper/death.rs"]
+mod death;
+#[path = "keeper/further.rs"]
+mod further;
 #[path = "keeper/rig.rs"]
 mod rig;
+#[path = "keeper/root.rs"]
+mod root;
+#[path = "keeper/stdio.rs"]
+mod stdio;
 
 use rig::{Rig, command, sh};
 use teu_node::keeper::{ExitStatus, Refusal, StartError};
@@ -12,12 +22,132 @@ use teu_node::keeper::{ExitStatus, Refusal, StartError};
 #[tokio::test]
 async fn output_and_exit_code_are_told() {
     let rig = Rig::new().await;
-    let mut box_ = rig.run("out", "echo hello; echo oops >&2; exit 7").await;
-    let (exit, text) = box_.finish().await;
+    let mut boxed = rig.run("out", "echo hello; echo oops >&2; exit 7").await;
+    let (exit, text) = boxed.finish().await;
     assert_eq!(exit.status, ExitStatus::Code(7));
     assert!(!exit.oom);
-    assert!(text.contains("hello\n") && text.contains("oops\n"), "{text}");
-    assert_eq!(box_.exit_record().exit, exit);
-    box_.events.wait_gone().await;
+    assert!(
+        text.contains("hello\n") && text.contains("oops\n"),
+        "{text}"
+    );
+    assert_eq!(boxed.exit_record().exit, exit);
+    boxed.events.wait_gone().await;
     assert_eq!(rig.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_signal_is_told_as_one() {
+    let rig = Rig::new().await;
+    let mut boxed = rig
+        .run(
+            "sig",
+            "trap 'kill -9 $$' TERM; echo up; while :; do usleep 10000; done",
+        )
+        .await;
+    // The first process of a pid namespace dies of outside signals only.
+    boxed.wait_output(boxed.main(), "up").await;
+    boxed
+        .link
+        .signal(
+            boxed.main(),
+            libc::SIGKILL,
+            teu_node::keeper::SignalScope::Leader,
+        )
+        .await
+        .unwrap();
+    assert_eq!(boxed.exit().await.status, ExitStatus::Signal(libc::SIGKILL));
+}
+
+#[tokio::test]
+async fn sigterm_reaches_a_handler() {
+    let rig = Rig::new().await;
+    let mut boxed = rig
+        .run(
+            "term",
+            "trap 'echo bye; exit 3' TERM; echo up; while :; do usleep 10000; done",
+        )
+        .await;
+    boxed.wait_output(boxed.main(), "up").await;
+    boxed
+        .link
+        .signal(
+            boxed.main(),
+            libc::SIGTERM,
+            teu_node::keeper::SignalScope::Leader,
+        )
+        .await
+        .unwrap();
+    let (exit, text) = boxed.finish().await;
+    assert_eq!(
+        (exit.status, text.as_str()),
+        (ExitStatus::Code(3), "up\nbye\n")
+    );
+}
+
+#[tokio::test]
+async fn commands_that_cannot_run_say_so_and_leave_nothing() {
+    let rig = Rig::new().await;
+    let table = [
+        ("c0", command(&["nonesuch"]), 127),
+        ("c1", command(&["/bin/nonesuch"]), 127),
+        ("c2", command(&["/etc/plain"]), 126),
+        ("c3", command(&["/etc"]), 126),
+        ("c4", command(&[]), 127),
+    ];
+    for (name, process, code) in table {
+        let (_, link) = rig.warm(name).await;
+        let mut events = rig::Events::new(&link);
+        let error = link.start(rig.plan(name, process)).await.unwrap_err();
+        let StartError::Refused(refusal) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(refusal.exit_code(), Some(code), "{refusal:?}");
+        events.wait_gone().await;
+        assert!(events.exits.is_empty(), "it never ran, so it never ended");
+    }
+    rig::eventually("nothing is left", || rig.leftovers().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_script_without_its_interpreter_and_an_unknown_user_are_refused() {
+    let rig = Rig::new().await;
+    let (_, link) = rig.warm("nouser").await;
+    let mut process = sh("true");
+    process.user = "nobody-here".to_owned();
+    let error = link.start(rig.plan("nouser", process)).await.unwrap_err();
+    assert!(
+        matches!(error, StartError::Refused(Refusal::UnknownUser(_))),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_slot_starts_one_container_only() {
+    let rig = Rig::new().await;
+    let boxed = rig.run("once", "sleep 100").await;
+    let again = boxed
+        .link
+        .start(rig.plan("twice", sh("true")))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(again, StartError::Refused(Refusal::NotWarm)),
+        "{again:?}"
+    );
+    boxed.link.destroy().await.unwrap();
+    assert_eq!(rig.leftovers(), Vec::<String>::new());
+    assert_eq!(
+        boxed.exit_record().exit.status,
+        ExitStatus::Signal(libc::SIGKILL)
+    );
+}
+
+#[tokio::test]
+async fn a_name_is_taken_once() {
+    let rig = Rig::new().await;
+    let (slot, link) = rig.warm("same").await;
+    assert!(rig.launcher.fork_keeper(&slot).await.is_err());
+    link.destroy().await.unwrap();
+    assert_eq!(rig.leftovers(), Vec::<String>::new());
+    rig.warm("same").await.1.destroy().await.unwrap();
 }

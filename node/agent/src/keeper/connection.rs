@@ -29,7 +29,11 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, incoming: Vec::new(), outgoing: Vec::new() })
+        Ok(Self {
+            socket,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+        })
     }
 
     /// Reads what is there; `false` at the end of the stream.
@@ -61,7 +65,10 @@ impl Connection {
         self.outgoing.extend(frame(message)?);
         self.flush()?;
         if self.outgoing.len() > OUT_MAX {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the agent does not read"));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the agent does not read",
+            ));
         }
         Ok(())
     }
@@ -95,5 +102,8 @@ impl Connection {
 }
 
 pub(super) fn transient(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

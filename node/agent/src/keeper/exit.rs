@@ -33,7 +33,10 @@ pub enum ExitFileError {
     #[error("cannot access {path}")]
     Io { path: PathBuf, source: io::Error },
     #[error("{path} is damaged")]
-    Damaged { path: PathBuf, source: serde_json::Error },
+    Damaged {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
 }
 
 impl ExitRecord {
@@ -57,8 +60,10 @@ impl ExitRecord {
     pub(super) fn write(&self, dir: &Path) -> Result<(), ExitFileError> {
         let path = dir.join(EXIT_FILE);
         let beside = dir.join(".exit.json.new");
-        let text = serde_json::to_vec(self)
-            .map_err(|source| ExitFileError::Damaged { path: path.clone(), source })?;
+        let text = serde_json::to_vec(self).map_err(|source| ExitFileError::Damaged {
+            path: path.clone(),
+            source,
+        })?;
         fs::write(&beside, text)
             .and_then(|()| fs::rename(&beside, &path))
             .map_err(|source| ExitFileError::Io { path, source })

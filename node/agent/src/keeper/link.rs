@@ -76,9 +76,13 @@ impl KeeperLink {
     /// (see [`KeeperHello::broken`]), so that it can be destroyed.
     pub async fn connect(socket: &Path) -> Result<(Self, KeeperHello), LinkError> {
         let path = socket.to_owned();
-        let mut stream = UnixStream::connect(socket)
-            .await
-            .map_err(|source| LinkError::Connect { path: path.clone(), source })?;
+        let mut stream =
+            UnixStream::connect(socket)
+                .await
+                .map_err(|source| LinkError::Connect {
+                    path: path.clone(),
+                    source,
+                })?;
         let mut incoming = Vec::new();
         let hello = read_hello(&mut stream, &mut incoming)
             .await
@@ -114,7 +118,10 @@ impl KeeperLink {
     /// [`ExitRecord`](super::ExitRecord) tells how its container ended).
     #[must_use]
     pub fn events(&self) -> Option<mpsc::Receiver<KeeperEvent>> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Starts the container; answers when its first process is executing. After a refusal (other
@@ -152,7 +159,12 @@ impl KeeperLink {
         signal: i32,
         scope: SignalScope,
     ) -> Result<(), StartError> {
-        self.done(RequestBody::Signal { process, signal, scope }).await
+        self.done(RequestBody::Signal {
+            process,
+            signal,
+            scope,
+        })
+        .await
     }
 
     /// Sets a terminal's size.
@@ -165,7 +177,12 @@ impl KeeperLink {
         rows: u16,
         columns: u16,
     ) -> Result<(), StartError> {
-        self.done(RequestBody::Resize { process, rows, columns }).await
+        self.done(RequestBody::Resize {
+            process,
+            rows,
+            columns,
+        })
+        .await
     }
 
     /// Gives a process input; with `eof`, the last. The caller stays within
@@ -179,7 +196,12 @@ impl KeeperLink {
         bytes: Bytes,
         eof: bool,
     ) -> Result<(), StartError> {
-        self.done(RequestBody::Stdin { process, bytes: bytes.into(), eof }).await
+        self.done(RequestBody::Stdin {
+            process,
+            bytes: bytes.into(),
+            eof,
+        })
+        .await
     }
 
     /// A lossless follower has everything before `cursor`; `None` ends it. While it lags more than
@@ -193,7 +215,12 @@ impl KeeperLink {
         follower: u64,
         cursor: Option<u64>,
     ) -> Result<(), StartError> {
-        self.done(RequestBody::Ack { process, follower, cursor }).await
+        self.done(RequestBody::Ack {
+            process,
+            follower,
+            cursor,
+        })
+        .await
     }
 
     /// An ended further process need not be told of any more.
@@ -230,7 +257,10 @@ impl KeeperLink {
 
     async fn ask(&self, body: RequestBody) -> Result<Outcome, LinkError> {
         let (answer, outcome) = oneshot::channel();
-        self.calls.send(Call { body, answer }).await.map_err(|_| LinkError::Gone)?;
+        self.calls
+            .send(Call { body, answer })
+            .await
+            .map_err(|_| LinkError::Gone)?;
         outcome.await.map_err(|_| LinkError::Gone)
     }
 }
@@ -301,12 +331,17 @@ impl LinkTask {
     async fn send(&mut self, call: Call) -> io::Result<()> {
         let number = self.next_number;
         self.next_number += 1;
-        let bytes = match frame(&Request { number, body: call.body }) {
+        let bytes = match frame(&Request {
+            number,
+            body: call.body,
+        }) {
             Ok(bytes) => bytes,
             Err(error) => {
                 let reason = error.to_string();
                 let step = super::wire::StartStep::ReadPlan;
-                let _ = call.answer.send(Outcome::Refused(Refusal::Failed { step, reason }));
+                let _ = call
+                    .answer
+                    .send(Outcome::Refused(Refusal::Failed { step, reason }));
                 return Ok(());
             }
         };
@@ -356,15 +391,30 @@ mod tests {
 
     #[test]
     fn growth_is_merged_for_each_process_and_ends_are_kept() {
-        let (one, two) = (ProcessId::from_bytes([1; 16]), ProcessId::from_bytes([2; 16]));
+        let (one, two) = (
+            ProcessId::from_bytes([1; 16]),
+            ProcessId::from_bytes([2; 16]),
+        );
         let mut pending = VecDeque::new();
         for end in 1..1000 {
             merge(&mut pending, KeeperEvent::LogGrown { process: one, end });
             merge(&mut pending, KeeperEvent::LogGrown { process: two, end });
-            merge(&mut pending, KeeperEvent::StdinConsumed { process: one, total: end });
+            merge(
+                &mut pending,
+                KeeperEvent::StdinConsumed {
+                    process: one,
+                    total: end,
+                },
+            );
         }
         merge(&mut pending, KeeperEvent::StdinClosed { process: one });
         assert_eq!(pending.len(), 4);
-        assert_eq!(pending[0], KeeperEvent::LogGrown { process: one, end: 999 });
+        assert_eq!(
+            pending[0],
+            KeeperEvent::LogGrown {
+                process: one,
+                end: 999
+            }
+        );
     }
 }

@@ -12,11 +12,11 @@ mod reader;
 mod segment;
 mod writer;
 
-pub use reader::{LogChunk, LogReader, LogReadError};
+pub use reader::{LogChunk, LogReadError, LogReader};
 pub use writer::LogWriter;
 
 /// Bytes before each record's contents.
-pub(crate) const HEADER_BYTES: u64 = 13;
+pub const HEADER_BYTES: u64 = 13;
 /// Largest contents of one record: one full pipe.
 pub(super) const RECORD_MAX: usize = 64 << 10;
 
@@ -73,7 +73,11 @@ fn header(channel: Channel, time_ms: u64, len: u32) -> [u8; HEADER_BYTES as usiz
 
 /// What the front of a buffer is.
 enum Parsed {
-    Record { channel: Channel, time_ms: u64, len: usize },
+    Record {
+        channel: Channel,
+        time_ms: u64,
+        len: usize,
+    },
     /// More bytes are needed.
     Partial,
     /// No record begins here.
@@ -92,7 +96,11 @@ fn parse(buffer: &[u8]) -> Parsed {
     if buffer.len() < head.len() + len {
         return Parsed::Partial;
     }
-    Parsed::Record { channel, time_ms: u64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7]), len }
+    Parsed::Record {
+        channel,
+        time_ms: u64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7]),
+        len,
+    }
 }
 
 #[cfg(test)]

@@ -71,7 +71,10 @@ impl Payload {
     pub(super) fn execute(&self) {
         let refusal = match self.prepare() {
             Ok(()) => self.exec(),
-            Err((step, error)) => Refusal::Failed { step, reason: error.to_string() },
+            Err((step, error)) => Refusal::Failed {
+                step,
+                reason: error.to_string(),
+            },
         };
         let _ = Report::Failed(refusal).send(&*self.report, None);
     }
@@ -89,7 +92,9 @@ impl Payload {
             let (master, slave) =
                 pty::controlling_terminal(size.rows, size.columns).map_err(at(step))?;
             let master = std::os::fd::AsFd::as_fd(&master);
-            Report::Terminal.send(&*self.report, Some(master)).map_err(at(step))?;
+            Report::Terminal
+                .send(&*self.report, Some(master))
+                .map_err(at(step))?;
             rustix::stdio::dup2_stdin(&slave).map_err(errno(step))?;
             rustix::stdio::dup2_stdout(&slave).map_err(errno(step))?;
             rustix::stdio::dup2_stderr(&slave).map_err(errno(step))?;
@@ -110,7 +115,9 @@ impl Payload {
     /// execvp(3) with an environment of its own, and errors that tell what Docker tells.
     fn exec(&self) -> Refusal {
         let program = self.args.first().cloned().unwrap_or_default();
-        let not_found = || Refusal::CommandNotFound { program: program.clone() };
+        let not_found = || Refusal::CommandNotFound {
+            program: program.clone(),
+        };
         if program.is_empty() {
             return not_found();
         }
@@ -118,23 +125,38 @@ impl Payload {
             list.map(|one| CString::new(one).ok()).collect()
         };
         let args = strings(&mut self.args.iter().cloned());
-        let env = strings(&mut self.env.iter().map(|(name, value)| format!("{name}={value}")));
+        let env = strings(
+            &mut self
+                .env
+                .iter()
+                .map(|(name, value)| format!("{name}={value}")),
+        );
         let (Some(args), Some(env)) = (args, env) else {
             let reason = "an argument or environment value contains a zero byte".to_owned();
             return Refusal::NotExecutable { program, reason };
         };
         let mut denied = None;
         for candidate in self.candidates(&program) {
-            let Ok(path) = CString::new(candidate) else { continue };
+            let Ok(path) = CString::new(candidate) else {
+                continue;
+            };
             let error = fork::execve(&path, &args, &env);
             match error.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR) => {}
                 Some(libc::EACCES) if !program.contains('/') => denied = Some(error),
-                _ => return Refusal::NotExecutable { program, reason: error.to_string() },
+                _ => {
+                    return Refusal::NotExecutable {
+                        program,
+                        reason: error.to_string(),
+                    };
+                }
             }
         }
         match denied {
-            Some(error) => Refusal::NotExecutable { program, reason: error.to_string() },
+            Some(error) => Refusal::NotExecutable {
+                program,
+                reason: error.to_string(),
+            },
             None => not_found(),
         }
     }
@@ -143,7 +165,11 @@ impl Payload {
         if program.contains('/') {
             return vec![program.to_owned()];
         }
-        let path = self.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.as_str());
+        let path = self
+            .env
+            .iter()
+            .find(|(name, _)| name == "PATH")
+            .map(|(_, value)| value.as_str());
         path.unwrap_or(DEFAULT_PATH)
             .split(':')
             .map(|dir| if dir.is_empty() { "." } else { dir })

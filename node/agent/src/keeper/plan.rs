@@ -168,7 +168,12 @@ pub const DEFAULT_PIDS: u32 = 4096;
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: None, cpu_millis: None, pids: DEFAULT_PIDS, io: Vec::new() }
+        Self {
+            memory_bytes: None,
+            cpu_millis: None,
+            pids: DEFAULT_PIDS,
+            io: Vec::new(),
+        }
     }
 }
 
@@ -192,7 +197,10 @@ pub struct LogLimits {
 
 impl Default for LogLimits {
     fn default() -> Self {
-        Self { segment_bytes: 8 << 20, segments: 2 }
+        Self {
+            segment_bytes: 8 << 20,
+            segments: 2,
+        }
     }
 }
 

@@ -48,13 +48,23 @@ impl Pipes {
             stdout: Rc::new(out_w),
             stderr: Rc::new(err_w),
         };
-        Ok((Self { stdin: stdin_w, stdout: out_r, stderr: err_r }, child))
+        Ok((
+            Self {
+                stdin: stdin_w,
+                stdout: out_r,
+                stderr: err_r,
+            },
+            child,
+        ))
     }
 }
 
 fn nonblocking(fd: impl AsFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(&fd)?;
-    Ok(rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)?)
+    Ok(rustix::fs::fcntl_setfl(
+        &fd,
+        flags | rustix::fs::OFlags::NONBLOCK,
+    )?)
 }
 
 struct Follower {
@@ -95,7 +105,10 @@ impl Process {
     ) -> Self {
         let mut process = Self::new(id, pid, log);
         process.stdin = open_stdin.then_some(pipes.stdin);
-        process.outputs = vec![(pipes.stdout, Channel::Stdout), (pipes.stderr, Channel::Stderr)];
+        process.outputs = vec![
+            (pipes.stdout, Channel::Stdout),
+            (pipes.stderr, Channel::Stderr),
+        ];
         process
     }
 
@@ -108,15 +121,20 @@ impl Process {
     ) -> io::Result<Self> {
         nonblocking(&master)?;
         let mut process = Self::new(id, pid, log);
-        process.stdin = if open_stdin { Some(master.try_clone()?) } else { None };
+        process.stdin = if open_stdin {
+            Some(master.try_clone()?)
+        } else {
+            None
+        };
         process.outputs = vec![(master.try_clone()?, Channel::Stdout)];
         process.terminal = Some(master);
         Ok(process)
     }
 
     fn new(id: ProcessId, pid: i32, log: LogWriter) -> Self {
-        let pidfd = rustix::process::Pid::from_raw(pid)
-            .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+        let pidfd = rustix::process::Pid::from_raw(pid).and_then(|pid| {
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+        });
         Self {
             id,
             pid,
@@ -163,7 +181,9 @@ impl Process {
 
     /// Moves one read's worth of output into the log. A closed stream is forgotten.
     pub(super) fn read_output(&mut self, index: usize, buffer: &mut [u8; RECORD_MAX]) -> usize {
-        let Some((fd, channel)) = self.outputs.get(index) else { return 0 };
+        let Some((fd, channel)) = self.outputs.get(index) else {
+            return 0;
+        };
         match rustix::io::read(fd, &mut buffer[..]) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => 0,
             // A terminal says EIO when its last user has closed it.
@@ -200,7 +220,13 @@ impl Process {
     pub(super) fn acknowledge(&mut self, follower: u64, cursor: Option<u64>) {
         match cursor {
             Some(cursor) => {
-                self.followers.insert(follower, Follower { cursor, expires: None });
+                self.followers.insert(
+                    follower,
+                    Follower {
+                        cursor,
+                        expires: None,
+                    },
+                );
             }
             None => {
                 self.followers.remove(&follower);
@@ -211,12 +237,15 @@ impl Process {
     /// The agent went away: its followers count for a while longer.
     pub(super) fn orphan_followers(&mut self) {
         let until = Instant::now() + FOLLOWER_GRACE;
-        self.followers.values_mut().for_each(|one| one.expires = one.expires.or(Some(until)));
+        self.followers
+            .values_mut()
+            .for_each(|one| one.expires = one.expires.or(Some(until)));
     }
 
     /// Forgets followers that nobody took over; returns when the next one is due.
     pub(super) fn expire_followers(&mut self, now: Instant) -> Option<Instant> {
-        self.followers.retain(|_, one| one.expires.is_none_or(|at| at > now));
+        self.followers
+            .retain(|_, one| one.expires.is_none_or(|at| at > now));
         self.followers.values().filter_map(|one| one.expires).min()
     }
 
@@ -285,6 +314,8 @@ impl Process {
 
 /// Now, as records and exit files tell it.
 pub(super) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -20,7 +20,10 @@ pub(super) enum Report {
     /// The stub has done all that can be done ahead.
     Warm,
     /// The process exists (its pid as the keeper sees it) and is about to execute.
-    Created { pid: i32, steps_us: Vec<(String, u32)> },
+    Created {
+        pid: i32,
+        steps_us: Vec<(String, u32)>,
+    },
     /// The master of the process's terminal comes with this message.
     Terminal,
     Failed(Refusal),

@@ -43,7 +43,12 @@ pub(super) struct Libcontainer {
 
 impl Libcontainer {
     pub(super) fn new(id: String, bundle: PathBuf, state: PathBuf) -> Self {
-        Self { id, bundle, state, container: None }
+        Self {
+            id,
+            bundle,
+            state,
+            container: None,
+        }
     }
 }
 

@@ -37,7 +37,11 @@ use crate::sys::{
 /// Largest passwd or group file that is read.
 const USER_FILE_MAX: u64 = 1 << 20;
 /// What generated files look like.
-const GENERATED: FileLook = FileLook { mode: 0o644, uid: 0, gid: 0 };
+const GENERATED: FileLook = FileLook {
+    mode: 0o644,
+    uid: 0,
+    gid: 0,
+};
 
 /// What a stub inherits from its keeper.
 #[derive(Debug)]
@@ -52,9 +56,8 @@ pub(super) struct Stub {
 impl Stub {
     /// The stub's whole life; the result is its exit code.
     pub(super) fn run(self) -> i32 {
-        let _ = rustix::process::set_parent_process_death_signal(Some(
-            rustix::process::Signal::KILL,
-        ));
+        let _ =
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
         // libcontainer's errors lose their causes; it logs them. They go to the agent's own stderr.
         let _ = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::ERROR)
@@ -72,7 +75,9 @@ impl Stub {
 
     fn prepare_and_start(self) -> Result<(), Refusal> {
         let scratch = self.warm().map_err(failed(StartStep::PrepareSlot))?;
-        Report::Warm.send(&*self.report, None).map_err(failed(StartStep::PrepareSlot))?;
+        Report::Warm
+            .send(&*self.report, None)
+            .map_err(failed(StartStep::PrepareSlot))?;
         let Some(plan) = self.receive_plan().map_err(failed(StartStep::ReadPlan))? else {
             return Ok(());
         };
@@ -83,11 +88,16 @@ impl Stub {
             scratch.dir.join("state"),
         );
         let pid = self.create(&plan, &scratch, &mut runtime, &mut steps)?;
-        runtime.start().map_err(failed(StartStep::CreateContainer))?;
+        runtime
+            .start()
+            .map_err(failed(StartStep::CreateContainer))?;
         steps.done("start");
-        Report::Created { pid, steps_us: steps.taken }
-            .send(&*self.report, None)
-            .map_err(failed(StartStep::CreateContainer))
+        Report::Created {
+            pid,
+            steps_us: steps.taken,
+        }
+        .send(&*self.report, None)
+        .map_err(failed(StartStep::CreateContainer))
     }
 
     /// All that can be done without a plan.
@@ -107,7 +117,9 @@ impl Stub {
 
     /// The plan comes as a memory file, because it may be larger than a message.
     fn receive_plan(&self) -> io::Result<Option<StartPlan>> {
-        let Some(packet) = seqpacket::receive(&*self.report, true)? else { return Ok(None) };
+        let Some(packet) = seqpacket::receive(&*self.report, true)? else {
+            return Ok(None);
+        };
         let Some(fd) = packet.fd else { return Ok(None) };
         let mut file = fs::File::from(fd);
         io::Seek::rewind(&mut file)?;
@@ -128,8 +140,12 @@ impl Stub {
         let userns =
             idmap::user_namespace(plan.ids).map_err(failed(StartStep::MakeUserNamespace))?;
         steps.done("user namespace");
-        scratch.mount_root(&plan.root, userns.as_fd()).map_err(failed(StartStep::MountRoot))?;
-        let root = scratch.open_root(plan.ids).map_err(failed(StartStep::MountRoot))?;
+        scratch
+            .mount_root(&plan.root, userns.as_fd())
+            .map_err(failed(StartStep::MountRoot))?;
+        let root = scratch
+            .open_root(plan.ids)
+            .map_err(failed(StartStep::MountRoot))?;
         steps.done("root");
         let files = failed(StartStep::WriteFiles);
         populate(&root, plan, scratch, userns.as_fd()).map_err(files)?;
@@ -158,8 +174,9 @@ impl Stub {
             Rc::clone(&self.seccomp),
         );
         steps.done("spec");
-        let pid =
-            runtime.create(&spec, payload).map_err(failed(StartStep::CreateContainer))?;
+        let pid = runtime
+            .create(&spec, payload)
+            .map_err(failed(StartStep::CreateContainer))?;
         steps.done("create");
         Ok(pid)
     }
@@ -173,7 +190,10 @@ struct Steps {
 
 impl Steps {
     fn new() -> Self {
-        Self { last: Instant::now(), taken: Vec::new() }
+        Self {
+            last: Instant::now(),
+            taken: Vec::new(),
+        }
     }
 
     fn done(&mut self, name: &str) {
@@ -225,13 +245,20 @@ fn populate(
     let hosts = hosts_file(plan, &plan.hosts);
     root.write_file(Path::new("/etc/hosts"), hosts.as_bytes(), GENERATED)?;
     if !plan.name_servers.is_empty() {
-        let text: String =
-            plan.name_servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+        let text: String = plan
+            .name_servers
+            .iter()
+            .map(|server| format!("nameserver {server}\n"))
+            .collect();
         root.write_file(Path::new("/etc/resolv.conf"), text.as_bytes(), GENERATED)?;
     }
     let secrets = scratch.dir.join("secrets");
     for (number, file) in plan.files.iter().enumerate() {
-        let look = FileLook { mode: file.mode, uid: file.uid, gid: file.gid };
+        let look = FileLook {
+            mode: file.mode,
+            uid: file.uid,
+            gid: file.gid,
+        };
         if file.secret {
             root.write_secret(&secrets, number, &file.path, &file.contents, look)?;
         } else {
@@ -243,7 +270,11 @@ fn populate(
 
 /// The text of `/etc/hosts`.
 fn hosts_file(plan: &StartPlan, extra: &[HostEntry]) -> String {
-    HostsHead { hostname: plan.hostname.clone(), address: plan.address }.text(extra)
+    HostsHead {
+        hostname: plan.hostname.clone(),
+        address: plan.address,
+    }
+    .text(extra)
 }
 
 /// The part of `/etc/hosts` that stays the same for a container's life.
@@ -268,13 +299,18 @@ impl HostsHead {
 
 /// Replaces `/etc/hosts` of a running container.
 pub(super) fn write_hosts(root: &Root, head: &HostsHead, extra: &[HostEntry]) -> io::Result<()> {
-    root.write_file(Path::new("/etc/hosts"), head.text(extra).as_bytes(), GENERATED)
+    root.write_file(
+        Path::new("/etc/hosts"),
+        head.text(extra).as_bytes(),
+        GENERATED,
+    )
 }
 
 /// Looks a user up in the container's own files.
 pub(super) fn resolve_user(root: &Root, user: &str) -> Result<Identity, Refusal> {
     let read = |path| {
-        root.read_text(path, USER_FILE_MAX).map_err(failed(StartStep::ResolveUser))
+        root.read_text(path, USER_FILE_MAX)
+            .map_err(failed(StartStep::ResolveUser))
     };
     let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
     users::resolve(user, &passwd, &group).map_err(|error| Refusal::UnknownUser(error.to_string()))

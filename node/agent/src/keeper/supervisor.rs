@@ -124,8 +124,11 @@ impl Supervisor {
         let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
         fork::return_memory_early();
         listener.set_nonblocking(true)?;
-        let cgroup =
-            Cgroup::named(&config.hierarchies, &config.cgroup_parent, config.slot.as_str());
+        let cgroup = Cgroup::named(
+            &config.hierarchies,
+            &config.cgroup_parent,
+            config.slot.as_str(),
+        );
         let signals = fork::signal_fd(&[libc::SIGCHLD])?;
         let mut keeper = Self {
             config,
@@ -173,14 +176,23 @@ impl Supervisor {
 
     fn wait(&mut self) -> io::Result<Vec<(Token, PollFlags)>> {
         let now = Instant::now();
-        let due = self.processes.values_mut().filter_map(|one| one.expire_followers(now)).min();
+        let due = self
+            .processes
+            .values_mut()
+            .filter_map(|one| one.expire_followers(now))
+            .min();
         let timeout = due.map(|at| {
             let left = at.saturating_duration_since(now) + Duration::from_millis(1);
-            Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
+            Timespec::try_from(left).unwrap_or(Timespec {
+                tv_sec: 1,
+                tv_nsec: 0,
+            })
         });
         let watched = self.watched();
-        let mut fds: Vec<PollFd<'_>> =
-            watched.iter().map(|(_, fd, events)| PollFd::from_borrowed_fd(*fd, *events)).collect();
+        let mut fds: Vec<PollFd<'_>> = watched
+            .iter()
+            .map(|(_, fd, events)| PollFd::from_borrowed_fd(*fd, *events))
+            .collect();
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -199,11 +211,19 @@ impl Supervisor {
             (Token::Listener, self.listener.as_fd(), PollFlags::IN),
         ];
         if let Some(agent) = &self.agent {
-            let writing = if agent.has_output() { PollFlags::OUT } else { PollFlags::empty() };
+            let writing = if agent.has_output() {
+                PollFlags::OUT
+            } else {
+                PollFlags::empty()
+            };
             all.push((Token::Agent, agent.as_fd(), PollFlags::IN | writing));
         }
         for launch in self.launches.values().chain(&self.stub) {
-            all.push((Token::Launch(launch.id), launch.socket.as_fd(), PollFlags::IN));
+            all.push((
+                Token::Launch(launch.id),
+                launch.socket.as_fd(),
+                PollFlags::IN,
+            ));
         }
         for process in self.processes.values() {
             if !process.is_paused() {
@@ -238,8 +258,12 @@ impl Supervisor {
     // The agent.
 
     fn accept(&mut self) {
-        let Ok((socket, _)) = self.listener.accept() else { return };
-        let Ok(connection) = Connection::new(socket) else { return };
+        let Ok((socket, _)) = self.listener.accept() else {
+            return;
+        };
+        let Ok(connection) = Connection::new(socket) else {
+            return;
+        };
         // The newest agent is the agent: an older connection is a dead agent's, or about to be.
         self.lose_agent();
         self.agent = Some(connection);
@@ -272,7 +296,9 @@ impl Supervisor {
 
     fn lose_agent(&mut self) {
         if self.agent.take().is_some() {
-            self.processes.values_mut().for_each(Process::orphan_followers);
+            self.processes
+                .values_mut()
+                .for_each(Process::orphan_followers);
         }
     }
 
@@ -304,7 +330,10 @@ impl Supervisor {
             let end = process.log_end();
             if end > process.announced_end {
                 process.announced_end = end;
-                grown.push(KeeperEvent::LogGrown { process: process.id, end });
+                grown.push(KeeperEvent::LogGrown {
+                    process: process.id,
+                    end,
+                });
             }
         }
         grown.into_iter().for_each(|event| self.event(event));
@@ -345,7 +374,11 @@ impl Supervisor {
                 (None, None) => continue,
             };
             let pid = pid.as_raw_nonzero().get();
-            match self.processes.values().find(|one| one.pid == pid && one.ended.is_none()) {
+            match self
+                .processes
+                .values()
+                .find(|one| one.pid == pid && one.ended.is_none())
+            {
                 Some(process) => self.process_ended(process.id, status),
                 None if self.launches.is_empty() => {}
                 None => {
@@ -357,7 +390,9 @@ impl Supervisor {
 
     fn process_ended(&mut self, id: ProcessId, status: ExitStatus) {
         let oom_kills = self.cgroup.oom_kills();
-        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
         process.drain_output(&mut self.buffer);
         process.close_stdin();
         process.ended = Some(status);
@@ -374,13 +409,21 @@ impl Supervisor {
             self.record_exit(exit, log_end);
             self.stage = Stage::Ending;
         }
-        self.event(KeeperEvent::Exited { process: id, exit, log_end });
+        self.event(KeeperEvent::Exited {
+            process: id,
+            exit,
+            log_end,
+        });
     }
 
     fn record_exit(&self, exit: ProcessExit, log_end: u64) {
         if let Some(container) = &self.container {
-            let record =
-                ExitRecord { container: container.id, exit, log_end, finished_ms: unix_ms() };
+            let record = ExitRecord {
+                container: container.id,
+                exit,
+                log_end,
+                finished_ms: unix_ms(),
+            };
             // The agent that is connected hears it anyway; to another it is "ended, unknown how".
             let _ = record.write(&container.dir);
         }
@@ -396,9 +439,9 @@ impl Supervisor {
         if let Some(number) = self.destroyer.take() {
             let outcome = match removed {
                 Ok(()) => Outcome::Done,
-                Err(error) => Outcome::Refused(super::stub::failed(
-                    super::wire::StartStep::Destroy,
-                )(error)),
+                Err(error) => {
+                    Outcome::Refused(super::stub::failed(super::wire::StartStep::Destroy)(error))
+                }
             };
             self.reply(number, outcome);
         }
@@ -408,7 +451,9 @@ impl Supervisor {
     }
 
     fn write_stdin(&mut self, id: ProcessId) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
         let before = process.stdin_consumed();
         let closed = process.write_stdin();
         let total = process.stdin_consumed();

@@ -4,7 +4,10 @@
 //! Invariant: afterwards no process, cgroup or socket of the slot is left. Mounts and the network
 //! namespace went with the last process.
 
-use std::{io, path::{Path, PathBuf}};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{socket_dir, socket_path};
 use crate::sys::{
@@ -36,7 +39,10 @@ pub fn sweep(run_dir: &Path, cgroup_parent: &str, slot: &SlotName) -> Result<(),
     cgroup
         .kill_all()
         .and_then(|()| cgroup.remove())
-        .map_err(|source| SweepError::Cgroup { slot: slot.clone(), source })?;
+        .map_err(|source| SweepError::Cgroup {
+            slot: slot.clone(),
+            source,
+        })?;
     let path = socket_path(run_dir, slot);
     match std::fs::remove_file(&path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -60,7 +66,9 @@ pub fn slots(run_dir: &Path) -> Result<Vec<SlotName>, SweepError> {
     let mut found = Vec::new();
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let slot = name.to_str().and_then(|name| name.strip_suffix(".sock")?.parse().ok());
+        let slot = name
+            .to_str()
+            .and_then(|name| name.strip_suffix(".sock")?.parse().ok());
         found.extend::<Option<SlotName>>(slot);
     }
     found.sort();

@@ -76,9 +76,8 @@ impl Tenant<'_> {
     /// In the first child, still on the host: all that needs the host's privileges.
     fn run(self, joined: bool) -> Result<(), Refusal> {
         let join = StartStep::JoinContainer;
-        let _ = rustix::process::set_parent_process_death_signal(Some(
-            rustix::process::Signal::KILL,
-        ));
+        let _ =
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
         if !joined {
             self.cgroup.join().map_err(failed(join))?;
         }
@@ -104,17 +103,28 @@ impl Tenant<'_> {
         let inner_report = Rc::clone(&self.report);
         // Only a child is born into the pid namespace that was joined; as a sibling, the keeper is
         // its parent and reaps it.
-        let pid = fork::fork(ForkOptions { into_cgroup: None, as_sibling: true }, move || {
-            match become_user(&identity, &cwd) {
-                Ok(()) => payload.execute(),
-                Err(refusal) => {
-                    let _ = Report::Failed(refusal).send(&*inner_report, None);
+        let pid = fork::fork(
+            ForkOptions {
+                into_cgroup: None,
+                as_sibling: true,
+            },
+            move || {
+                match become_user(&identity, &cwd) {
+                    Ok(()) => payload.execute(),
+                    Err(refusal) => {
+                        let _ = Report::Failed(refusal).send(&*inner_report, None);
+                    }
                 }
-            }
-            1
-        })
+                1
+            },
+        )
         .map_err(failed(join))?;
-        Report::Created { pid, steps_us: Vec::new() }.send(&*self.report, None).map_err(failed(join))
+        Report::Created {
+            pid,
+            steps_us: Vec::new(),
+        }
+        .send(&*self.report, None)
+        .map_err(failed(join))
     }
 }
 
@@ -134,7 +144,9 @@ fn become_user(identity: &Identity, cwd: &Path) -> Result<(), Refusal> {
     // Before the ids change, as for the first process: root may enter what its user may not.
     std::env::set_current_dir(cwd).map_err(failed(StartStep::MakeWorkingDirectory))?;
     fork::set_groups(&identity.groups).map_err(failed(join))?;
-    syscall.set_id(identity.uid.into(), identity.gid.into()).map_err(failed(join))?;
+    syscall
+        .set_id(identity.uid.into(), identity.gid.into())
+        .map_err(failed(join))?;
     let caps: Capabilities = oci::CAPABILITIES.into_iter().collect();
     let caps = LinuxCapabilitiesBuilder::default()
         .bounding(caps.clone())

@@ -31,17 +31,33 @@ pub(crate) struct Request {
 pub(crate) enum RequestBody {
     Start(Box<StartPlan>),
     Exec(Box<ExecPlan>),
-    Signal { process: ProcessId, signal: i32, scope: SignalScope },
-    Resize { process: ProcessId, rows: u16, columns: u16 },
+    Signal {
+        process: ProcessId,
+        signal: i32,
+        scope: SignalScope,
+    },
+    Resize {
+        process: ProcessId,
+        rows: u16,
+        columns: u16,
+    },
     Stdin {
         process: ProcessId,
         #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
         eof: bool,
     },
-    Ack { process: ProcessId, follower: u64, cursor: Option<u64> },
-    Forget { process: ProcessId },
-    WriteHosts { hosts: Vec<super::plan::HostEntry> },
+    Ack {
+        process: ProcessId,
+        follower: u64,
+        cursor: Option<u64>,
+    },
+    Forget {
+        process: ProcessId,
+    },
+    WriteHosts {
+        hosts: Vec<super::plan::HostEntry>,
+    },
     Destroy,
 }
 
@@ -223,7 +239,11 @@ pub enum KeeperEvent {
     /// The process no longer reads: the rest of its stdin is thrown away.
     StdinClosed { process: ProcessId },
     /// All its output is in the log, which ends (unless it left children that write) at `log_end`.
-    Exited { process: ProcessId, exit: ProcessExit, log_end: u64 },
+    Exited {
+        process: ProcessId,
+        exit: ProcessExit,
+        log_end: u64,
+    },
 }
 
 /// Turns a value into a frame.
@@ -236,7 +256,10 @@ pub(crate) fn frame(value: &impl Serialize) -> io::Result<Vec<u8>> {
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let len = out.len() - 4;
     if len > FRAME_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame is too large"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "frame is too large",
+        ));
     }
     let len = u32::try_from(len).unwrap_or(u32::MAX);
     out[..4].copy_from_slice(&len.to_le_bytes());
@@ -248,12 +271,19 @@ pub(crate) fn frame(value: &impl Serialize) -> io::Result<Vec<u8>> {
 /// # Errors
 /// `InvalidData` for a frame that is too large or does not decode.
 pub(crate) fn take_frame<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> io::Result<Option<T>> {
-    let Some(head) = buffer.first_chunk::<4>() else { return Ok(None) };
+    let Some(head) = buffer.first_chunk::<4>() else {
+        return Ok(None);
+    };
     let len = u32::from_le_bytes(*head) as usize;
     if len > FRAME_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame is too large"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "frame is too large",
+        ));
     }
-    let Some(body) = buffer.get(4..4 + len) else { return Ok(None) };
+    let Some(body) = buffer.get(4..4 + len) else {
+        return Ok(None);
+    };
     let value = rmp_serde::from_slice(body)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     buffer.drain(..4 + len);
@@ -277,7 +307,10 @@ mod tests {
         let whole = frame(&request).unwrap();
         for cut in 0..whole.len() {
             let mut buffer = whole[..cut].to_vec();
-            assert!(take_frame::<Request>(&mut buffer).unwrap().is_none(), "cut at {cut}");
+            assert!(
+                take_frame::<Request>(&mut buffer).unwrap().is_none(),
+                "cut at {cut}"
+            );
             buffer.extend(&whole[cut..]);
             let back: Request = take_frame(&mut buffer).unwrap().unwrap();
             assert_eq!(back.number, 7);

@@ -71,7 +71,10 @@ impl LauncherHandle {
     /// # Errors
     /// It cannot be executed, or this host lacks what it needs (cgroups, seccomp).
     pub async fn start(config: LauncherConfig) -> Result<Self, LaunchError> {
-        let failed = |source| LaunchError::Start { program: config.program.clone(), source };
+        let failed = |source| LaunchError::Start {
+            program: config.program.clone(),
+            source,
+        };
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let theirs = theirs.into_std().map_err(failed)?;
         theirs.set_nonblocking(false).map_err(failed)?;
@@ -82,7 +85,11 @@ impl LauncherHandle {
             .kill_on_drop(false)
             .spawn()
             .map_err(failed)?;
-        let mut task = LauncherTask { child, stream: ours, incoming: Vec::new() };
+        let mut task = LauncherTask {
+            child,
+            stream: ours,
+            incoming: Vec::new(),
+        };
         let configure = LauncherRequest::Configure {
             run_dir: config.run_dir.clone(),
             cgroup_parent: config.cgroup_parent.clone(),
@@ -95,7 +102,10 @@ impl LauncherHandle {
         let (forks, forks_in) = mpsc::channel(FORKS_QUEUED);
         // Ends with the last handle, which ends the launcher.
         tokio::spawn(task.run(forks_in));
-        Ok(Self { run_dir: config.run_dir, forks })
+        Ok(Self {
+            run_dir: config.run_dir,
+            forks,
+        })
     }
 
     /// Forks a keeper and waits until its slot is warm.
@@ -105,8 +115,14 @@ impl LauncherHandle {
     /// destroyed then.
     pub async fn fork_keeper(&self, slot: &SlotName) -> Result<KeeperLink, LaunchError> {
         let (answer, forked) = oneshot::channel();
-        let request = Fork { slot: slot.clone(), answer };
-        self.forks.send(request).await.map_err(|_| LaunchError::Gone)?;
+        let request = Fork {
+            slot: slot.clone(),
+            answer,
+        };
+        self.forks
+            .send(request)
+            .await
+            .map_err(|_| LaunchError::Gone)?;
         forked.await.map_err(|_| LaunchError::Gone)??;
         let path = keeper::socket_path(&self.run_dir, slot);
         let (link, hello) = KeeperLink::connect(&path).await?;
@@ -136,7 +152,10 @@ struct LauncherTask {
 impl LauncherTask {
     async fn run(mut self, mut forks: mpsc::Receiver<Fork>) {
         while let Some(Fork { slot, answer }) = forks.recv().await {
-            let outcome = match self.ask(&LauncherRequest::Fork { slot: slot.clone() }).await {
+            let outcome = match self
+                .ask(&LauncherRequest::Fork { slot: slot.clone() })
+                .await
+            {
                 Ok(LauncherReply::Forked { pid }) => Ok(pid),
                 Ok(LauncherReply::Failed { reason }) => Err(LaunchError::Fork { slot, reason }),
                 Ok(LauncherReply::Ready) | Err(_) => Err(LaunchError::Gone),

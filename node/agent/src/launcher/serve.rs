@@ -49,8 +49,10 @@ fn serve() -> io::Result<()> {
     let _ = rustix::process::setsid();
     fork::reap_children_automatically();
     let mut buffer = Vec::new();
-    let Some(LauncherRequest::Configure { run_dir, cgroup_parent }) =
-        receive(&mut socket, &mut buffer)?
+    let Some(LauncherRequest::Configure {
+        run_dir,
+        cgroup_parent,
+    }) = receive(&mut socket, &mut buffer)?
     else {
         return Ok(());
     };
@@ -89,10 +91,7 @@ fn take_socket() -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-fn receive(
-    socket: &mut UnixStream,
-    buffer: &mut Vec<u8>,
-) -> io::Result<Option<LauncherRequest>> {
+fn receive(socket: &mut UnixStream, buffer: &mut Vec<u8>) -> io::Result<Option<LauncherRequest>> {
     loop {
         if let Some(request) = keeper::take_frame(buffer)? {
             return Ok(Some(request));
@@ -128,7 +127,10 @@ impl Launcher {
         // Children inherit it: no keeper ever waits for a cgroup of its own, and on a systemd host
         // they are not in the agent's service any more.
         let keepers = Cgroup::named(&hierarchies, cgroup_parent, KEEPERS_GROUP);
-        keepers.create().and_then(|()| keepers.join()).map_err(io::Error::other)?;
+        keepers
+            .create()
+            .and_then(|()| keepers.join())
+            .map_err(io::Error::other)?;
         Ok(Self {
             run_dir: run_dir.to_owned(),
             cgroup_parent: cgroup_parent.to_owned(),

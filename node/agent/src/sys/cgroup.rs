@@ -37,7 +37,11 @@ pub struct CgroupError {
 impl CgroupError {
     fn new(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self { action, path, source }
+        move |source| Self {
+            action,
+            path,
+            source,
+        }
     }
 }
 
@@ -69,7 +73,10 @@ impl Cgroup {
             .iter()
             .map(|(one, dir)| {
                 let below = tracked.as_ref() == Some(&one.mount);
-                (one.clone(), if below { dir.join(name) } else { dir.clone() })
+                (
+                    one.clone(),
+                    if below { dir.join(name) } else { dir.clone() },
+                )
             })
             .collect();
         Self { dirs }
@@ -162,10 +169,26 @@ impl Cgroup {
         let (one, dir) = self.with(Controller::Io, "io.max")?;
         let device = format!("{}:{}", limit.major, limit.minor);
         let wanted = [
-            ("rbps", "blkio.throttle.read_bps_device", limit.read_bytes_per_s),
-            ("wbps", "blkio.throttle.write_bps_device", limit.write_bytes_per_s),
-            ("riops", "blkio.throttle.read_iops_device", limit.read_ops_per_s),
-            ("wiops", "blkio.throttle.write_iops_device", limit.write_ops_per_s),
+            (
+                "rbps",
+                "blkio.throttle.read_bps_device",
+                limit.read_bytes_per_s,
+            ),
+            (
+                "wbps",
+                "blkio.throttle.write_bps_device",
+                limit.write_bytes_per_s,
+            ),
+            (
+                "riops",
+                "blkio.throttle.read_iops_device",
+                limit.read_ops_per_s,
+            ),
+            (
+                "wiops",
+                "blkio.throttle.write_iops_device",
+                limit.write_ops_per_s,
+            ),
         ];
         for (key, legacy_file, value) in wanted {
             let Some(value) = value else { continue };
@@ -183,20 +206,29 @@ impl Cgroup {
         controller: Controller,
         file: &str,
     ) -> Result<&(Hierarchy, PathBuf), CgroupError> {
-        self.dirs.iter().find(|(one, _)| one.has(controller)).ok_or_else(|| {
-            let missing = io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!("this host has no {controller:?} controller"),
-            );
-            CgroupError::new("set", Path::new(file))(missing)
-        })
+        self.dirs
+            .iter()
+            .find(|(one, _)| one.has(controller))
+            .ok_or_else(|| {
+                let missing = io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    format!("this host has no {controller:?} controller"),
+                );
+                CgroupError::new("set", Path::new(file))(missing)
+            })
     }
 
     /// How many processes of the group the kernel has killed for want of memory.
     #[must_use]
     pub fn oom_kills(&self) -> u64 {
-        let Ok((one, dir)) = self.with(Controller::Memory, "memory.events") else { return 0 };
-        let file = if one.unified { "memory.events" } else { "memory.oom_control" };
+        let Ok((one, dir)) = self.with(Controller::Memory, "memory.events") else {
+            return 0;
+        };
+        let file = if one.unified {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
         fs::read_to_string(dir.join(file)).map_or(0, |text| counter(&text, "oom_kill"))
     }
 
@@ -205,8 +237,13 @@ impl Cgroup {
     /// # Errors
     /// Processes that do not go: `TimedOut`.
     pub fn kill_all(&self) -> Result<(), CgroupError> {
-        let Some((one, dir)) = self.tracking() else { return Ok(()) };
-        let freezer = self.dirs.iter().find(|(one, _)| !one.unified && one.has(Controller::Freezer));
+        let Some((one, dir)) = self.tracking() else {
+            return Ok(());
+        };
+        let freezer = self
+            .dirs
+            .iter()
+            .find(|(one, _)| !one.unified && one.has(Controller::Freezer));
         let deadline = Instant::now() + KILL_PATIENCE;
         loop {
             let pids = pids_below(dir);
@@ -214,7 +251,9 @@ impl Cgroup {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(CgroupError::new("empty", dir)(io::ErrorKind::TimedOut.into()));
+                return Err(CgroupError::new("empty", dir)(
+                    io::ErrorKind::TimedOut.into(),
+                ));
             }
             if !(one.unified && fs::write(dir.join("cgroup.kill"), "1").is_ok()) {
                 // Frozen, a fork bomb cannot outrun its killer.
@@ -237,7 +276,8 @@ impl Cgroup {
     /// The processes of the group and below it.
     #[must_use]
     pub fn pids(&self) -> Vec<i32> {
-        self.tracking().map_or_else(Vec::new, |(_, dir)| pids_below(dir))
+        self.tracking()
+            .map_or_else(Vec::new, |(_, dir)| pids_below(dir))
     }
 
     /// Removes the group's directories and all below. They must be empty of processes; a group
@@ -267,9 +307,14 @@ impl Cgroup {
 /// On v2 a controller works in a group only if each ancestor hands it down. A controller that the
 /// host lacks is skipped here: [`Cgroup::limit`] refuses when it is needed.
 fn enable_controllers(mount: &Path, dir: &Path) -> Result<(), CgroupError> {
-    let Some(parent) = dir.parent() else { return Ok(()) };
+    let Some(parent) = dir.parent() else {
+        return Ok(());
+    };
     fs::create_dir_all(parent).map_err(CgroupError::new("make", parent))?;
-    let ancestors: Vec<&Path> = parent.ancestors().take_while(|one| one.starts_with(mount)).collect();
+    let ancestors: Vec<&Path> = parent
+        .ancestors()
+        .take_while(|one| one.starts_with(mount))
+        .collect();
     for ancestor in ancestors.into_iter().rev() {
         for controller in ["+memory", "+cpu", "+pids", "+io"] {
             let _ = fs::write(ancestor.join("cgroup.subtree_control"), controller);
@@ -283,7 +328,11 @@ fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
 }
 
 fn write_if_there(path: &Path, value: &str) -> Result<(), CgroupError> {
-    if path.exists() { write(path, value) } else { Ok(()) }
+    if path.exists() {
+        write(path, value)
+    } else {
+        Ok(())
+    }
 }
 
 /// The number after `key` in a flat keyed file.

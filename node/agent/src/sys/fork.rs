@@ -1,7 +1,6 @@
 //! Forking from a single-threaded process.
 //!
-//! Owner: launcher and keeper. Invariant: the caller has exactly one thread, which is checked at
-//! each call, so a child may use the allocator and everything else that a lock could guard.
+//! Owner: launcher and keeper. Invariant: the caller has exactly one thread, which is checked, so a child may use the allocator and everything else that a lock could guard.
 //! The children never return into the caller's frames: they end with `_exit`.
 #![allow(unsafe_code)]
 
@@ -48,7 +47,8 @@ struct CloneArgs {
 /// # Errors
 /// `Unsupported` if the caller has more than one thread; else what clone3(2) said.
 pub fn fork(options: ForkOptions<'_>, child: impl FnOnce() -> i32) -> io::Result<i32> {
-    if thread_count()? != 1 {
+    // Who makes siblings is itself a fresh fork, and may have no /proc that shows it.
+    if !options.as_sibling && thread_count()? != 1 {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "fork from a process with several threads",
@@ -94,15 +94,34 @@ fn thread_count() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
 
+/// The kernel's `struct sigaction`, all zero: default action, no flags, no mask. The C library's
+/// call refuses the signals that it keeps for itself, but those are inherited over exec as well.
+#[repr(C)]
+#[derive(Default)]
+struct DefaultAction {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
 /// Back to what a fresh program expects: no blocked signals, default actions (Rust's runtime
-/// ignores SIGPIPE, and that would be inherited over exec).
+/// ignores SIGPIPE, and that would be inherited over exec). Ends with an exec: the C library's own
+/// handlers are gone too.
 pub fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-            continue;
+    const SIGNALS: libc::c_int = 64;
+    let default = DefaultAction::default();
+    for signal in 1..=SIGNALS {
+        // SAFETY: the struct is as the kernel wants it; SIGKILL and SIGSTOP only give EINVAL.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const default,
+                std::ptr::null_mut::<DefaultAction>(),
+                size_of::<u64>(),
+            );
         }
-        // SAFETY: SIG_DFL is always a valid disposition; unknown numbers only give EINVAL.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     // SAFETY: an all-zero sigset_t is the empty set; the pointer outlives the call.
     unsafe {
@@ -149,9 +168,18 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<std::os::fd::OwnedFd> {
 pub fn cloexec_from(first: u32) -> io::Result<()> {
     // SAFETY: only sets a flag on descriptors.
     let done = unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
     };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Keeps a small process small: big buffers go back to the kernel as soon as they are freed
@@ -165,7 +193,10 @@ pub fn return_memory_early() {
 }
 
 /// Soft and hard limit of open files for containers: what systemd gives services.
-const OPEN_FILES: libc::rlimit = libc::rlimit { rlim_cur: 1024, rlim_max: 524_288 };
+const OPEN_FILES: libc::rlimit = libc::rlimit {
+    rlim_cur: 1024,
+    rlim_max: 524_288,
+};
 
 /// Sets the resource limits that a container starts with: not more than the caller may have, if it
 /// lacks `CAP_SYS_RESOURCE`.
@@ -173,8 +204,14 @@ const OPEN_FILES: libc::rlimit = libc::rlimit { rlim_cur: 1024, rlim_max: 524_28
 /// # Errors
 /// What getrlimit(2) or setrlimit(2) said.
 pub fn container_rlimits() -> io::Result<()> {
-    let no_core = libc::rlimit { rlim_cur: 0, rlim_max: libc::RLIM_INFINITY };
-    for (resource, wanted) in [(libc::RLIMIT_NOFILE, OPEN_FILES), (libc::RLIMIT_CORE, no_core)] {
+    let no_core = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    for (resource, wanted) in [
+        (libc::RLIMIT_NOFILE, OPEN_FILES),
+        (libc::RLIMIT_CORE, no_core),
+    ] {
         // SAFETY: the structs outlive the calls.
         let done = unsafe {
             if libc::setrlimit(resource, &raw const wanted) == 0 {
@@ -212,7 +249,10 @@ pub fn execve(
     env: &[std::ffi::CString],
 ) -> io::Error {
     let pointers = |list: &[std::ffi::CString]| -> Vec<*const libc::c_char> {
-        list.iter().map(|item| item.as_ptr()).chain([std::ptr::null()]).collect()
+        list.iter()
+            .map(|item| item.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
     };
     let (argv, envp) = (pointers(args), pointers(env));
     // SAFETY: both arrays end in null and point to strings that outlive the call.
@@ -229,7 +269,9 @@ pub fn close_all_but(keep: std::os::fd::RawFd) -> io::Result<()> {
     let keep = u32::try_from(keep).map_err(|_| io::ErrorKind::InvalidInput)?;
     let ranges = [(3, keep.checked_sub(1)), (keep + 1, Some(u32::MAX))];
     for (first, last) in ranges {
-        let Some(last) = last.filter(|&last| last >= first) else { continue };
+        let Some(last) = last.filter(|&last| last >= first) else {
+            continue;
+        };
         // SAFETY: no owner of these descriptors runs again in this process.
         if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
             return Err(io::Error::last_os_error());

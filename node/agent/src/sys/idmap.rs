@@ -50,9 +50,7 @@ pub fn user_namespace(range: IdRange) -> io::Result<OwnedFd> {
     let (ready_read, ready_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let child = fork::fork(fork::ForkOptions::default(), || {
         // SAFETY: this process has one thread and shares no memory with another.
-        let done = unsafe {
-            rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWUSER)
-        };
+        let done = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWUSER) };
         let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
         if done.is_ok() {
             let _ = rustix::io::write(&ready_write, b"1");
@@ -128,7 +126,11 @@ pub fn clone_mount(source: &Path, recursive: bool, rights: MountRights<'_>) -> i
             size_of::<MountAttr>(),
         )
     };
-    if done == 0 { Ok(tree) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(tree)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Attaches a detached mount at a path.
@@ -136,7 +138,13 @@ pub fn clone_mount(source: &Path, recursive: bool, rights: MountRights<'_>) -> i
 /// # Errors
 /// What move_mount(2) said.
 pub fn attach(tree: impl AsFd, target: &Path) -> io::Result<()> {
-    Ok(move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+    Ok(move_mount(
+        tree,
+        "",
+        CWD,
+        target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )?)
 }
 
 /// Attaches a detached mount on an open file or directory.
@@ -144,8 +152,7 @@ pub fn attach(tree: impl AsFd, target: &Path) -> io::Result<()> {
 /// # Errors
 /// What move_mount(2) said.
 pub fn attach_on(tree: impl AsFd, target: impl AsFd) -> io::Result<()> {
-    let flags =
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(tree, "", target, "", flags)?)
 }
 
@@ -154,5 +161,8 @@ pub fn attach_on(tree: impl AsFd, target: impl AsFd) -> io::Result<()> {
 /// # Errors
 /// What open_tree(2) or move_mount(2) said.
 pub fn move_attached(source: &Path, target: impl AsFd) -> io::Result<()> {
-    attach_on(open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLOEXEC)?, target)
+    attach_on(
+        open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLOEXEC)?,
+        target,
+    )
 }

@@ -23,7 +23,10 @@ use super::cgroup::Hierarchies;
 pub fn private_mounts() -> io::Result<()> {
     // SAFETY: the caller has one thread and shares no file system state that matters.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
-    Ok(mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?)
+    Ok(mount_change(
+        "/",
+        MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
+    )?)
 }
 
 /// A cgroup namespace whose root is the group that the caller is in.
@@ -47,7 +50,10 @@ pub fn join_container(pidfd: impl AsFd) -> io::Result<()> {
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
         | ThreadNameSpaceType::CONTROL_GROUP;
-    Ok(rustix::thread::move_into_thread_name_spaces(pidfd.as_fd(), all)?)
+    Ok(rustix::thread::move_into_thread_name_spaces(
+        pidfd.as_fd(),
+        all,
+    )?)
 }
 
 /// Joins one user namespace.
@@ -55,7 +61,10 @@ pub fn join_container(pidfd: impl AsFd) -> io::Result<()> {
 /// # Errors
 /// What setns(2) said.
 pub fn join_user(userns: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(rustix::thread::move_into_link_name_space(userns, Some(LinkNameSpaceType::User))?)
+    Ok(rustix::thread::move_into_link_name_space(
+        userns,
+        Some(LinkNameSpaceType::User),
+    )?)
 }
 
 /// Where every cgroup file system of a Linux host is mounted, or below.
@@ -71,8 +80,7 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// # Errors
 /// What mount(2) said of sysfs. A cgroup view that cannot be had is left out.
 pub fn mount_sys(target: &Path, hierarchies: &Hierarchies) -> io::Result<()> {
-    let flags =
-        MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("sysfs", target, "sysfs", flags, None)?;
     if hierarchies.iter().any(|one| one.unified) {
         let _ = mount("cgroup2", target.join("fs/cgroup"), "cgroup2", flags, None);
@@ -91,7 +99,9 @@ pub fn hide_cgroups() -> io::Result<&'static Path> {
     let text = fs::read_to_string("/proc/self/mountinfo")?;
     let mut found: Vec<&str> = Vec::new();
     for line in text.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
         if let (Some(at), true) = (left.split(' ').nth(4), right.starts_with("cgroup")) {
             found.push(at);
         }

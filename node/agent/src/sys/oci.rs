@@ -12,8 +12,8 @@ use oci_spec::{
     OciSpecError,
     runtime::{
         Capabilities, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxNamespace,
-        LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, ProcessBuilder, RootBuilder,
-        Spec, SpecBuilder, UserBuilder,
+        LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, ProcessBuilder,
+        RootBuilder, Spec, SpecBuilder, UserBuilder,
     },
 };
 
@@ -51,8 +51,13 @@ const MASKED: [&str; 11] = [
 ];
 
 /// What it may read and never write.
-const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// What the specification depends on.
 #[derive(Debug)]
@@ -106,7 +111,12 @@ pub fn spec(input: &SpecInput<'_>) -> Result<Spec, OciSpecError> {
         .build()?;
     let mut spec = SpecBuilder::default()
         .version("1.0.2")
-        .root(RootBuilder::default().path(input.root).readonly(input.read_only_root).build()?)
+        .root(
+            RootBuilder::default()
+                .path(input.root)
+                .readonly(input.read_only_root)
+                .build()?,
+        )
         .hostname(input.hostname)
         .mounts(mounts(input.shm_bytes)?)
         .process(process)
@@ -114,7 +124,11 @@ pub fn spec(input: &SpecInput<'_>) -> Result<Spec, OciSpecError> {
         .build()?;
     // The builder's default asks for device rules that need cgroup v1 controllers.
     if let Some(linux) = spec.linux_mut() {
-        linux.set_resources(None).set_cgroups_path(None).set_seccomp(None).set_devices(None);
+        linux
+            .set_resources(None)
+            .set_cgroups_path(None)
+            .set_seccomp(None)
+            .set_devices(None);
     }
     Ok(spec)
 }
@@ -142,13 +156,28 @@ fn mounts(shm_bytes: u64) -> Result<Vec<Mount>, OciSpecError> {
     let shm = format!("size={shm_bytes}");
     let table: [(&str, &str, &[&str]); 5] = [
         ("proc", "/proc", &["nosuid", "noexec", "nodev"]),
-        ("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        (
+            "tmpfs",
+            "/dev",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
         (
             "devpts",
             "/dev/pts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
         ),
-        ("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
+        (
+            "tmpfs",
+            "/dev/shm",
+            &["nosuid", "noexec", "nodev", "mode=1777", &shm],
+        ),
         ("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
     ];
     table
@@ -158,7 +187,12 @@ fn mounts(shm_bytes: u64) -> Result<Vec<Mount>, OciSpecError> {
                 .typ(kind)
                 .source(kind)
                 .destination(target)
-                .options(options.iter().map(|&one| one.to_owned()).collect::<Vec<_>>())
+                .options(
+                    options
+                        .iter()
+                        .map(|&one| one.to_owned())
+                        .collect::<Vec<_>>(),
+                )
                 .build()
         })
         .collect()
@@ -170,8 +204,12 @@ mod tests {
 
     #[test]
     fn what_protects_the_host_is_always_there() {
-        let identity =
-            Identity { uid: 7, gid: 8, groups: vec![9], home: "/".to_owned() };
+        let identity = Identity {
+            uid: 7,
+            gid: 8,
+            groups: vec![9],
+            home: "/".to_owned(),
+        };
         let spec = spec(&SpecInput {
             root: Path::new("/r"),
             read_only_root: false,
@@ -187,14 +225,32 @@ mod tests {
         assert_eq!(process.no_new_privileges(), Some(true));
         let caps = process.capabilities().as_ref().unwrap();
         assert_eq!(caps.bounding().as_ref().unwrap().len(), CAPABILITIES.len());
-        assert!(!caps.bounding().as_ref().unwrap().contains(&Capability::SysAdmin));
+        assert!(
+            !caps
+                .bounding()
+                .as_ref()
+                .unwrap()
+                .contains(&Capability::SysAdmin)
+        );
         assert!(caps.ambient().as_ref().unwrap().is_empty());
         let linux = spec.linux().as_ref().unwrap();
-        let kinds: Vec<_> =
-            linux.namespaces().as_ref().unwrap().iter().map(LinuxNamespace::typ).collect();
+        let kinds: Vec<_> = linux
+            .namespaces()
+            .as_ref()
+            .unwrap()
+            .iter()
+            .map(LinuxNamespace::typ)
+            .collect();
         assert!(kinds.contains(&LinuxNamespaceType::User));
         assert!(kinds.contains(&LinuxNamespaceType::Pid));
-        assert!(linux.masked_paths().as_ref().unwrap().iter().any(|one| one == "/proc/kcore"));
+        assert!(
+            linux
+                .masked_paths()
+                .as_ref()
+                .unwrap()
+                .iter()
+                .any(|one| one == "/proc/kcore")
+        );
         assert_eq!(spec.mounts().as_ref().unwrap().len(), 5);
     }
 }

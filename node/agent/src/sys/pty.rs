@@ -34,6 +34,11 @@ pub fn controlling_terminal(rows: u16, columns: u16) -> io::Result<(OwnedFd, Own
 /// # Errors
 /// What ioctl(2) said.
 pub fn resize(terminal: impl std::os::fd::AsFd, rows: u16, columns: u16) -> io::Result<()> {
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     Ok(tcsetwinsize(terminal, size)?)
 }

@@ -45,7 +45,9 @@ impl Scratch {
         let plain = std::ffi::CString::new(SCRATCH_OPTIONS)?;
         mount("tmpfs", dir, "tmpfs", flags, with_noswap.as_c_str())
             .or_else(|_| mount("tmpfs", dir, "tmpfs", flags, plain.as_c_str()))?;
-        let scratch = Self { dir: dir.to_owned() };
+        let scratch = Self {
+            dir: dir.to_owned(),
+        };
         for name in ["l", "e", "root", "secrets", "sys", "bundle", "state"] {
             fs::create_dir(dir.join(name))?;
         }
@@ -67,7 +69,10 @@ impl Scratch {
         if plan.layers.len() > MAX_LAYERS {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{} layers, at most {MAX_LAYERS} can be stacked", plan.layers.len()),
+                format!(
+                    "{} layers, at most {MAX_LAYERS} can be stacked",
+                    plan.layers.len()
+                ),
             ));
         }
         let layers = self.dir.join("l");
@@ -77,7 +82,10 @@ impl Scratch {
             let name = index.to_string();
             let target = layers.join(&name);
             fs::create_dir(&target)?;
-            let rights = MountRights { read_only: true, idmap: Some(userns) };
+            let rights = MountRights {
+                read_only: true,
+                idmap: Some(userns),
+            };
             idmap::attach(idmap::clone_mount(layer, false, rights)?, &target)?;
             names.push(name);
         }
@@ -107,7 +115,13 @@ fn overlay(lower: &str, plan: &RootPlan, target: &Path) -> io::Result<()> {
     data.extend(b",workdir=");
     data.extend(escaped(plan.work.as_os_str().as_bytes()));
     let data = std::ffi::CString::new(data)?;
-    Ok(mount("overlay", target, "overlay", MountFlags::NODEV, data.as_c_str())?)
+    Ok(mount(
+        "overlay",
+        target,
+        "overlay",
+        MountFlags::NODEV,
+        data.as_c_str(),
+    )?)
 }
 
 /// Commas end an option and backslashes escape.
@@ -147,7 +161,10 @@ impl Root {
     /// What open(2) said.
     pub fn open(path: &Path, ids: IdRange) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { fd: rustix::fs::open(path, flags, Mode::empty())?, ids })
+        Ok(Self {
+            fd: rustix::fs::open(path, flags, Mode::empty())?,
+            ids,
+        })
     }
 
     /// Opens a path as the container would see it.
@@ -177,12 +194,18 @@ impl Root {
         };
         let file = fs::File::from(fd);
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "not a regular file",
+            ));
         }
         let mut text = Vec::new();
         file.take(limit + 1).read_to_end(&mut text)?;
         if text.len() as u64 > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "file is too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "file is too long",
+            ));
         }
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
@@ -199,7 +222,12 @@ impl Root {
             let name = match part {
                 Component::Normal(name) => name,
                 Component::CurDir => continue,
-                _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "`..` in a path")),
+                _ => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "`..` in a path",
+                    ));
+                }
             };
             so_far.push(name);
             dir = match self.open_at(&so_far, flags, 0) {
@@ -217,11 +245,20 @@ impl Root {
 
     fn give(&self, dir: &OwnedFd, name: &std::ffi::OsStr, uid: u32, gid: u32) -> io::Result<()> {
         let (uid, gid) = self.owners(uid, gid);
-        Ok(rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(rustix::fs::chownat(
+            dir,
+            name,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?)
     }
 
     fn owners(&self, uid: u32, gid: u32) -> (Uid, Gid) {
-        (Uid::from_raw(self.ids.host(uid)), Gid::from_raw(self.ids.host(gid)))
+        (
+            Uid::from_raw(self.ids.host(uid)),
+            Gid::from_raw(self.ids.host(gid)),
+        )
     }
 
     /// Writes a file, replacing what was there; directories above it are made.
@@ -234,14 +271,25 @@ impl Root {
     }
 
     fn create(&self, path: &Path, look: FileLook) -> io::Result<fs::File> {
-        if let Some(parent) = relative(path).parent() {
-            self.make_dirs(parent, 0, 0)?;
-        }
+        let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "not a file's path");
+        let name = path.file_name().ok_or_else(invalid)?;
+        let parent = self.make_dirs(relative(path).parent().ok_or_else(invalid)?, 0, 0)?;
         // NONBLOCK: a FIFO in the image must not hold the spawn up.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = fs::File::from(self.open_at(path, flags, 0o600)?);
+        let opened = match self.open_at(path, flags, 0o600) {
+            // A link to what is not there, as many images have for resolv.conf: a file replaces it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+                self.open_at(path, flags, 0o600)
+            }
+            opened => opened,
+        };
+        let file = fs::File::from(opened?);
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            ));
         }
         file.set_len(0)?;
         let (uid, gid) = self.owners(look.uid, look.gid);
@@ -268,9 +316,18 @@ impl Root {
         let (uid, gid) = self.owners(look.uid, look.gid);
         rustix::fs::chownat(CWD, &kept, Some(uid), Some(gid), AtFlags::empty())?;
         rustix::fs::chmod(&kept, Mode::from_raw_mode(look.mode & 0o7777))?;
-        self.create(path, FileLook { mode: 0o000, ..look })?;
+        self.create(
+            path,
+            FileLook {
+                mode: 0o000,
+                ..look
+            },
+        )?;
         let target = self.open_at(path, OFlags::PATH, 0)?;
-        idmap::attach_on(idmap::clone_mount(&kept, false, MountRights::default())?, target)
+        idmap::attach_on(
+            idmap::clone_mount(&kept, false, MountRights::default())?,
+            target,
+        )
     }
 
     /// Mounts a directory or file of the host at a path of the container.
@@ -282,7 +339,14 @@ impl Root {
         let target = if fs::metadata(source)?.is_dir() {
             self.make_dirs(target, 0, 0)?
         } else {
-            self.create(target, FileLook { mode: 0o644, uid: 0, gid: 0 })?;
+            self.create(
+                target,
+                FileLook {
+                    mode: 0o644,
+                    uid: 0,
+                    gid: 0,
+                },
+            )?;
             self.open_at(target, OFlags::PATH, 0)?
         };
         idmap::attach_on(tree, target)
@@ -298,7 +362,11 @@ impl Root {
 /// A path below the root, without its leading slashes; empty becomes `.`.
 fn relative(path: &Path) -> &Path {
     let stripped = path.strip_prefix("/").unwrap_or(path);
-    if stripped.as_os_str().is_empty() { Path::new(".") } else { stripped }
+    if stripped.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        stripped
+    }
 }
 
 #[cfg(test)]
@@ -308,10 +376,21 @@ mod tests {
     fn root(dir: &Path) -> Root {
         // Ids as they are: the test may run without privilege.
         let uid = rustix::process::geteuid().as_raw();
-        Root::open(dir, IdRange { base: uid, count: 1 }).unwrap()
+        Root::open(
+            dir,
+            IdRange {
+                base: uid,
+                count: 1,
+            },
+        )
+        .unwrap()
     }
 
-    const LOOK: FileLook = FileLook { mode: 0o640, uid: 0, gid: 0 };
+    const LOOK: FileLook = FileLook {
+        mode: 0o640,
+        uid: 0,
+        gid: 0,
+    };
 
     #[test]
     fn links_never_lead_out_of_the_root() {
@@ -323,11 +402,18 @@ mod tests {
         std::os::unix::fs::symlink(&outside, inside.join("escape")).unwrap();
         std::os::unix::fs::symlink("../../../../hosts", inside.join("etc/hosts")).unwrap();
         let root = root(&inside);
-        root.write_file(Path::new("/etc/hosts"), b"x", LOOK).unwrap();
+        root.write_file(Path::new("/etc/hosts"), b"x", LOOK)
+            .unwrap();
         assert_eq!(fs::read(inside.join("hosts")).unwrap(), b"x");
-        assert!(root.write_file(Path::new("/escape/file"), b"x", LOOK).is_err());
+        assert!(
+            root.write_file(Path::new("/escape/file"), b"x", LOOK)
+                .is_err()
+        );
         assert!(fs::read_dir(&outside).unwrap().next().is_none());
-        assert!(root.write_file(Path::new("/a/../../b"), b"x", LOOK).is_err());
+        assert!(
+            root.write_file(Path::new("/a/../../b"), b"x", LOOK)
+                .is_err()
+        );
     }
 
     #[test]
@@ -335,10 +421,15 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let root = root(dir.path());
-        root.write_file(Path::new("/deep/er/file"), b"long contents", LOOK).unwrap();
-        root.write_file(Path::new("/deep/er/file"), b"short", LOOK).unwrap();
+        root.write_file(Path::new("/deep/er/file"), b"long contents", LOOK)
+            .unwrap();
+        root.write_file(Path::new("/deep/er/file"), b"short", LOOK)
+            .unwrap();
         assert_eq!(root.read_text("/deep/er/file", 100).unwrap(), "short");
-        let mode = fs::metadata(dir.path().join("deep/er/file")).unwrap().permissions().mode();
+        let mode = fs::metadata(dir.path().join("deep/er/file"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o7777, 0o640);
         assert!(root.read_text("/deep/er/file", 4).is_err());
         assert_eq!(root.read_text("/none", 4).unwrap(), "");

@@ -10,7 +10,9 @@ mod allowed;
 
 use std::io;
 
-use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use libseccomp::{
+    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
+};
 
 /// A compiled BPF program.
 #[derive(Debug, Clone)]
@@ -48,13 +50,18 @@ pub fn compile() -> Result<SeccompProgram, SeccompError> {
     filter.set_ctl_optimize(2)?;
     for name in allowed::ALWAYS {
         // Names of newer kernels or other architectures are unknown to this libseccomp.
-        let Ok(call) = ScmpSyscall::from_name(name) else { continue };
+        let Ok(call) = ScmpSyscall::from_name(name) else {
+            continue;
+        };
         filter.add_rule(ScmpAction::Allow, call)?;
     }
     let clone = ScmpSyscall::from_name("clone")?;
     let no_namespace = ScmpArgCompare::new(0, ScmpCompareOp::MaskedEqual(NAMESPACE_FLAGS), 0);
     filter.add_rule_conditional(ScmpAction::Allow, clone, &[no_namespace])?;
-    filter.add_rule(ScmpAction::Errno(libc::ENOSYS), ScmpSyscall::from_name("clone3")?)?;
+    filter.add_rule(
+        ScmpAction::Errno(libc::ENOSYS),
+        ScmpSyscall::from_name("clone3")?,
+    )?;
     let socket = ScmpSyscall::from_name("socket")?;
     let not_vsock = ScmpArgCompare::new(0, ScmpCompareOp::NotEqual, AF_VSOCK);
     filter.add_rule_conditional(ScmpAction::Allow, socket, &[not_vsock])?;
@@ -98,13 +105,24 @@ impl SeccompProgram {
     pub fn install(&self) -> io::Result<()> {
         let len = u16::try_from(self.instructions.len())
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        let program =
-            libc::sock_fprog { len, filter: self.instructions.as_ptr().cast_mut() };
+        let program = libc::sock_fprog {
+            len,
+            filter: self.instructions.as_ptr().cast_mut(),
+        };
         // SAFETY: the kernel copies the program, which outlives the call and is not written to.
         let done = unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                0,
+                &raw const program,
+            )
         };
-        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if done == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 }
 
@@ -122,10 +140,30 @@ mod tests {
     #[test]
     fn dangerous_calls_are_not_in_the_table() {
         for name in [
-            "mount", "umount2", "setns", "unshare", "kexec_load", "init_module", "bpf",
-            "reboot", "swapon", "open_by_handle_at", "keyctl", "add_key", "perf_event_open",
-            "userfaultfd", "clone", "clone3", "pivot_root", "move_mount", "open_tree", "fsopen",
-            "io_uring_setup", "io_uring_enter", "io_uring_register", "settimeofday",
+            "mount",
+            "umount2",
+            "setns",
+            "unshare",
+            "kexec_load",
+            "init_module",
+            "bpf",
+            "reboot",
+            "swapon",
+            "open_by_handle_at",
+            "keyctl",
+            "add_key",
+            "perf_event_open",
+            "userfaultfd",
+            "clone",
+            "clone3",
+            "pivot_root",
+            "move_mount",
+            "open_tree",
+            "fsopen",
+            "io_uring_setup",
+            "io_uring_enter",
+            "io_uring_register",
+            "settimeofday",
         ] {
             assert!(!allowed::ALWAYS.contains(&name), "{name}");
         }

@@ -62,7 +62,12 @@ pub fn resolve(user: &str, passwd: &str, group: &str) -> Result<Identity, UserEr
         "" => "/",
         home => home,
     };
-    Ok(Identity { uid, gid, groups, home: home.to_owned() })
+    Ok(Identity {
+        uid,
+        gid,
+        groups,
+        home: home.to_owned(),
+    })
 }
 
 struct PasswdEntry<'a> {
@@ -79,7 +84,12 @@ fn passwd_entries(text: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
         let home = fields.nth(1).unwrap_or_default();
-        Some(PasswdEntry { name, uid, gid, home })
+        Some(PasswdEntry {
+            name,
+            uid,
+            gid,
+            home,
+        })
     })
 }
 
@@ -94,7 +104,11 @@ fn group_entries(text: &str) -> impl Iterator<Item = GroupEntry<'_>> {
         let mut fields = line.split(':');
         let name = fields.next()?;
         let gid = fields.nth(1)?.parse().ok()?;
-        Some(GroupEntry { name, gid, members: fields.next().unwrap_or_default() })
+        Some(GroupEntry {
+            name,
+            gid,
+            members: fields.next().unwrap_or_default(),
+        })
     })
 }
 
@@ -106,7 +120,12 @@ mod tests {
     const GROUP: &str = "root:x:0:\nweb:x:34:\nadm:x:4:root,web\nvideo:x:44:web\n";
 
     fn identity(uid: u32, gid: u32, groups: &[u32], home: &str) -> Identity {
-        Identity { uid, gid, groups: groups.to_vec(), home: home.to_owned() }
+        Identity {
+            uid,
+            gid,
+            groups: groups.to_vec(),
+            home: home.to_owned(),
+        }
     }
 
     #[test]

@@ -22,39 +22,45 @@ use teu_protocol::ids::{ContainerId, ProcessId};
 use tokio::sync::mpsc;
 
 const BUSYBOX: &str = "/bin/busybox";
-pub const BASE: u32 = 1_000_000;
+pub(crate) const BASE: u32 = 1_000_000;
 /// Nothing here takes longer unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-pub struct Rig {
-    pub dir: tempfile::TempDir,
-    pub parent: String,
-    pub launcher: LauncherHandle,
+pub(crate) struct Rig {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) parent: String,
+    pub(crate) launcher: LauncherHandle,
 }
 
-pub struct Running {
-    pub slot: SlotName,
-    pub link: KeeperLink,
-    pub events: Events,
-    pub container: ContainerId,
-    pub dir: PathBuf,
-    pub pid: i32,
+pub(crate) struct Running {
+    pub(crate) slot: SlotName,
+    pub(crate) link: KeeperLink,
+    pub(crate) events: Events,
+    pub(crate) container: ContainerId,
+    pub(crate) dir: PathBuf,
+    pub(crate) pid: i32,
 }
 
 /// Events, remembered, because tests ask for them in their own order.
-pub struct Events {
+pub(crate) struct Events {
     incoming: mpsc::Receiver<KeeperEvent>,
-    pub exits: BTreeMap<ProcessId, (ProcessExit, u64)>,
-    pub ends: BTreeMap<ProcessId, u64>,
-    pub consumed: BTreeMap<ProcessId, u64>,
+    pub(crate) exits: BTreeMap<ProcessId, (ProcessExit, u64)>,
+    pub(crate) ends: BTreeMap<ProcessId, u64>,
+    pub(crate) consumed: BTreeMap<ProcessId, u64>,
 }
 
 impl Rig {
-    pub async fn new() -> Self {
-        assert!(rustix::process::geteuid().is_root(), "these tests need root");
-        assert!(Path::new(BUSYBOX).exists(), "these tests need {BUSYBOX} (package busybox-static)");
+    pub(crate) async fn new() -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "these tests need root"
+        );
+        assert!(
+            Path::new(BUSYBOX).exists(),
+            "these tests need {BUSYBOX} (package busybox-static)"
+        );
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let parent = format!("teutest{}x{number}", std::process::id());
         let dir = tempfile::Builder::new().prefix("teu-k").tempdir().unwrap();
@@ -65,37 +71,44 @@ impl Rig {
             fs::create_dir_all(layer.join(sub)).unwrap();
         }
         fs::copy(BUSYBOX, layer.join("bin/busybox")).unwrap();
-        for name in ["sh", "echo", "cat", "id", "sleep", "stty", "kill", "head", "dd", "ls", "ps",
-            "true", "grep", "tty", "ping", "nc", "wc", "mount", "unshare", "seq", "yes", "stat",
-            "readlink", "hostname", "touch", "ip", "tail", "mknod", "usleep"]
-        {
+        for name in [
+            "sh", "echo", "cat", "id", "sleep", "stty", "kill", "head", "dd", "ls", "ps", "true",
+            "grep", "tty", "ping", "nc", "wc", "mount", "unshare", "seq", "yes", "stat",
+            "readlink", "hostname", "touch", "ip", "tail", "mknod", "usleep",
+        ] {
             std::os::unix::fs::symlink("busybox", layer.join("bin").join(name)).unwrap();
         }
         let passwd = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/var/www:/bin/sh\n";
         fs::write(layer.join("etc/passwd"), passwd).unwrap();
-        fs::write(layer.join("etc/group"), "root:x:0:\nweb:x:34:\nextra:x:77:web\n").unwrap();
-        fs::write(layer.join("etc/plain"), "not a program").unwrap();
-        let launcher = LauncherHandle::start(LauncherConfig {
-            program: env!("CARGO_BIN_EXE_teu-node").into(),
-            run_dir: dir.path().join("run"),
-            cgroup_parent: parent.clone(),
-        })
-        .await
+        fs::write(
+            layer.join("etc/group"),
+            "root:x:0:\nweb:x:34:\nextra:x:77:web\n",
+        )
         .unwrap();
-        Self { dir, parent, launcher }
+        fs::write(layer.join("etc/plain"), "not a program").unwrap();
+        let launcher = launch(dir.path(), &parent).await;
+        Self {
+            dir,
+            parent,
+            launcher,
+        }
     }
 
-    pub fn run_dir(&self) -> PathBuf {
+    pub(crate) async fn relaunch(&mut self) {
+        self.launcher = launch(self.dir.path(), &self.parent).await;
+    }
+
+    pub(crate) fn run_dir(&self) -> PathBuf {
         self.dir.path().join("run")
     }
 
-    pub async fn warm(&self, slot: &str) -> (SlotName, KeeperLink) {
+    pub(crate) async fn warm(&self, slot: &str) -> (SlotName, KeeperLink) {
         let slot: SlotName = slot.parse().unwrap();
         let link = self.launcher.fork_keeper(&slot).await.unwrap();
         (slot, link)
     }
 
-    pub fn plan(&self, name: &str, process: ProcessPlan) -> StartPlan {
+    pub(crate) fn plan(&self, name: &str, process: ProcessPlan) -> StartPlan {
         let dir = self.dir.path().join(name);
         for sub in ["upper", "work"] {
             let path = dir.join(sub);
@@ -106,7 +119,10 @@ impl Rig {
             container: container_id(name),
             dir: dir.clone(),
             hostname: "boxed".to_owned(),
-            ids: IdRange { base: BASE, count: 65536 },
+            ids: IdRange {
+                base: BASE,
+                count: 65536,
+            },
             root: RootPlan {
                 layers: vec![self.dir.path().join("layer")],
                 upper: dir.join("upper"),
@@ -125,33 +141,62 @@ impl Rig {
         }
     }
 
-    pub async fn start(&self, name: &str, plan: StartPlan) -> Running {
+    pub(crate) async fn start(&self, name: &str, plan: StartPlan) -> Running {
         let (slot, link) = self.warm(name).await;
         let events = Events::new(&link);
         let (container, dir) = (plan.container, plan.dir.clone());
         let started = link.start(plan).await.unwrap();
-        Running { slot, link, events, container, dir, pid: started.pid }
+        Running {
+            slot,
+            link,
+            events,
+            container,
+            dir,
+            pid: started.pid,
+        }
     }
 
-    pub async fn run(&self, name: &str, script: &str) -> Running {
+    pub(crate) async fn run(&self, name: &str, script: &str) -> Running {
         self.start(name, self.plan(name, sh(script))).await
     }
 
     /// Everything of this instance that the kernel or the file system still knows.
-    pub fn leftovers(&self) -> Vec<String> {
+    pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for entry in walk(Path::new("/sys/fs/cgroup"), 3) {
-            let inside = entry.parent().is_some_and(|one| one.ends_with(&self.parent));
+            let inside = entry
+                .parent()
+                .is_some_and(|one| one.ends_with(&self.parent));
             if inside && !entry.ends_with(teu_node::launcher::KEEPERS_GROUP) && entry.is_dir() {
                 left.push(entry.display().to_string());
             }
         }
         let run = self.run_dir().display().to_string();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        left.extend(mounts.lines().filter(|line| line.contains(&run)).map(str::to_owned));
-        left.extend(keeper::slots(&self.run_dir()).unwrap().iter().map(|slot| format!("socket {slot}")));
+        left.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&run))
+                .map(str::to_owned),
+        );
+        left.extend(
+            keeper::slots(&self.run_dir())
+                .unwrap()
+                .iter()
+                .map(|slot| format!("socket {slot}")),
+        );
         left
     }
+}
+
+async fn launch(dir: &Path, parent: &str) -> LauncherHandle {
+    LauncherHandle::start(LauncherConfig {
+        program: env!("CARGO_BIN_EXE_teu-node").into(),
+        run_dir: dir.join("run"),
+        cgroup_parent: parent.to_owned(),
+    })
+    .await
+    .unwrap()
 }
 
 impl Drop for Rig {
@@ -183,44 +228,51 @@ impl Drop for Rig {
 }
 
 impl Running {
-    pub fn main(&self) -> ProcessId {
+    pub(crate) fn main(&self) -> ProcessId {
         self.container.main_process()
     }
 
-    pub async fn exit(&mut self) -> ProcessExit {
+    pub(crate) async fn exit(&mut self) -> ProcessExit {
         let id = self.main();
         self.events.exit_of(id).await.0
     }
 
-    pub fn output(&self, process: ProcessId) -> String {
+    pub(crate) fn output(&self, process: ProcessId) -> String {
         String::from_utf8_lossy(&self.bytes(process)).into_owned()
     }
 
-    pub fn bytes(&self, process: ProcessId) -> Vec<u8> {
-        read_log(&self.dir, process).into_iter().flat_map(|one| one.1).collect()
+    pub(crate) fn bytes(&self, process: ProcessId) -> Vec<u8> {
+        read_log(&self.dir, process)
+            .into_iter()
+            .flat_map(|one| one.1)
+            .collect()
     }
 
     /// Runs to its end and returns exit and output.
-    pub async fn finish(&mut self) -> (ProcessExit, String) {
+    pub(crate) async fn finish(&mut self) -> (ProcessExit, String) {
         let exit = self.exit().await;
         (exit, self.output(self.main()))
     }
 
-    pub async fn exec(&self, number: u8, process: ProcessPlan) -> ProcessId {
+    pub(crate) async fn exec(&self, number: u8, process: ProcessPlan) -> ProcessId {
         let id = ProcessId::from_bytes([number; 16]);
         self.link.exec(ExecPlan { id, process }).await.unwrap();
         id
     }
 
-    pub fn exit_record(&self) -> ExitRecord {
+    pub(crate) fn exit_record(&self) -> ExitRecord {
         ExitRecord::read(&self.dir).unwrap().unwrap()
     }
 
     /// Waits until the process has written this text.
-    pub async fn wait_output(&mut self, process: ProcessId, text: &str) {
+    pub(crate) async fn wait_output(&mut self, process: ProcessId, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.output(process).contains(text) {
-            assert!(Instant::now() < deadline, "no {text:?} in {:?}", self.output(process));
+            assert!(
+                Instant::now() < deadline,
+                "no {text:?} in {:?}",
+                self.output(process)
+            );
             if !self.events.exits.contains_key(&process) {
                 self.events.next().await;
             }
@@ -229,7 +281,7 @@ impl Running {
 }
 
 impl Events {
-    pub fn new(link: &KeeperLink) -> Self {
+    pub(crate) fn new(link: &KeeperLink) -> Self {
         Self {
             incoming: link.events().unwrap(),
             exits: BTreeMap::new(),
@@ -239,11 +291,17 @@ impl Events {
     }
 
     /// Takes one more event in; `false` if there will be none.
-    pub async fn next(&mut self) -> bool {
-        let event = tokio::time::timeout(PATIENCE, self.incoming.recv()).await.expect("no event");
+    pub(crate) async fn next(&mut self) -> bool {
+        let event = tokio::time::timeout(PATIENCE, self.incoming.recv())
+            .await
+            .expect("no event");
         match event {
             None => return false,
-            Some(KeeperEvent::Exited { process, exit, log_end }) => {
+            Some(KeeperEvent::Exited {
+                process,
+                exit,
+                log_end,
+            }) => {
                 self.exits.insert(process, (exit, log_end));
                 self.ends.insert(process, log_end);
             }
@@ -258,21 +316,24 @@ impl Events {
         true
     }
 
-    pub async fn exit_of(&mut self, process: ProcessId) -> (ProcessExit, u64) {
+    pub(crate) async fn exit_of(&mut self, process: ProcessId) -> (ProcessExit, u64) {
         loop {
             if let Some(exit) = self.exits.get(&process) {
                 return *exit;
             }
-            assert!(self.next().await, "the keeper went away without telling of the exit");
+            assert!(
+                self.next().await,
+                "the keeper went away without telling of the exit"
+            );
         }
     }
 
-    pub async fn wait_gone(&mut self) {
+    pub(crate) async fn wait_gone(&mut self) {
         while self.next().await {}
     }
 }
 
-pub fn container_id(name: &str) -> ContainerId {
+pub(crate) fn container_id(name: &str) -> ContainerId {
     let mut bytes = [0xcc; 16];
     for (to, from) in bytes.iter_mut().zip(name.bytes()) {
         *to = from;
@@ -280,7 +341,7 @@ pub fn container_id(name: &str) -> ContainerId {
     ContainerId::from_bytes(bytes)
 }
 
-pub fn command(args: &[&str]) -> ProcessPlan {
+pub(crate) fn command(args: &[&str]) -> ProcessPlan {
     ProcessPlan {
         args: args.iter().map(|&one| one.to_owned()).collect(),
         env: Vec::new(),
@@ -291,11 +352,11 @@ pub fn command(args: &[&str]) -> ProcessPlan {
     }
 }
 
-pub fn sh(script: &str) -> ProcessPlan {
+pub(crate) fn sh(script: &str) -> ProcessPlan {
     command(&["sh", "-c", script])
 }
 
-pub fn read_log(dir: &Path, process: ProcessId) -> Vec<(Channel, Vec<u8>)> {
+pub(crate) fn read_log(dir: &Path, process: ProcessId) -> Vec<(Channel, Vec<u8>)> {
     let reader = LogReader::new(dir, process);
     let (mut cursor, mut all) = (0, Vec::new());
     loop {
@@ -304,14 +365,24 @@ pub fn read_log(dir: &Path, process: ProcessId) -> Vec<(Channel, Vec<u8>)> {
             return all;
         }
         cursor = chunk.next;
-        all.extend(chunk.records.into_iter().map(|one| (one.channel, one.bytes)));
+        all.extend(
+            chunk
+                .records
+                .into_iter()
+                .map(|one| (one.channel, one.bytes)),
+        );
     }
 }
 
 fn walk(dir: &Path, depth: usize) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(dir) else { return found };
-    for entry in entries.flatten().filter(|one| one.file_type().is_ok_and(|kind| kind.is_dir())) {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return found;
+    };
+    for entry in entries
+        .flatten()
+        .filter(|one| one.file_type().is_ok_and(|kind| kind.is_dir()))
+    {
         let path = entry.path();
         if depth > 1 {
             found.extend(walk(&path, depth - 1));
@@ -322,15 +393,19 @@ fn walk(dir: &Path, depth: usize) -> Vec<PathBuf> {
 }
 
 /// A line of a `/proc/<pid>/status`.
-pub fn status_field(pid: i32, name: &str) -> String {
+pub(crate) fn status_field(pid: i32, name: &str) -> String {
     fs::read_to_string(format!("/proc/{pid}/status"))
         .unwrap()
         .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(|one| one.trim().to_owned()))
+        .find_map(|line| {
+            line.strip_prefix(name)?
+                .strip_prefix(':')
+                .map(|one| one.trim().to_owned())
+        })
         .unwrap()
 }
 
-pub async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !check() {
         assert!(Instant::now() < deadline, "never: {what}");

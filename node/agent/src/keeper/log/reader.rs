@@ -36,7 +36,10 @@ pub struct LogChunk {
 #[derive(Debug, thiserror::Error)]
 pub enum LogReadError {
     #[error("cannot read the log of process {process}")]
-    Io { process: ProcessId, source: io::Error },
+    Io {
+        process: ProcessId,
+        source: io::Error,
+    },
     #[error("the log of process {process} has no record at cursor {cursor}")]
     NotARecord { process: ProcessId, cursor: u64 },
 }
@@ -45,7 +48,10 @@ impl LogReader {
     /// Of the container whose directory is `container_dir` (as in its plan).
     #[must_use]
     pub fn new(container_dir: &Path, process: ProcessId) -> Self {
-        Self { dir: container_dir.join(crate::keeper::LOG_DIR), process }
+        Self {
+            dir: container_dir.join(crate::keeper::LOG_DIR),
+            process,
+        }
     }
 
     /// The first cursor that can still be read: 0, or later after rotation.
@@ -65,7 +71,11 @@ impl LogReader {
         let starts = self.starts()?;
         let first = starts.first().copied().unwrap_or(0);
         let lost_before = (cursor < first).then_some(first);
-        let mut chunk = LogChunk { records: Vec::new(), next: cursor.max(first), lost_before };
+        let mut chunk = LogChunk {
+            records: Vec::new(),
+            next: cursor.max(first),
+            lost_before,
+        };
         let mut collected = 0;
         for (index, &start) in starts.iter().enumerate() {
             let until = starts.get(index + 1).copied();
@@ -76,7 +86,11 @@ impl LogReader {
                 Ok(file) => file,
                 // Rotated away between the listing and the opening: look again.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return if chunk.records.is_empty() { self.read(cursor, max_bytes) } else { Ok(chunk) };
+                    return if chunk.records.is_empty() {
+                        self.read(cursor, max_bytes)
+                    } else {
+                        Ok(chunk)
+                    };
                 }
                 Err(error) => return Err(self.failed(error)),
             };
@@ -105,15 +119,26 @@ impl LogReader {
         let mut held = 0;
         loop {
             let from = chunk.next - start + held as u64;
-            let got = file.read_at(&mut buffer[held..], from).map_err(|error| self.failed(error))?;
+            let got = file
+                .read_at(&mut buffer[held..], from)
+                .map_err(|error| self.failed(error))?;
             held += got;
             let mut at = 0;
             loop {
                 match parse(&buffer[at..held]) {
-                    Parsed::Record { channel, time_ms, len } if *collected < max_bytes => {
+                    Parsed::Record {
+                        channel,
+                        time_ms,
+                        len,
+                    } if *collected < max_bytes => {
                         let body = at + HEADER_BYTES as usize;
                         let bytes = buffer[body..body + len].to_vec();
-                        let record = LogRecord { cursor: chunk.next, channel, time_ms, bytes };
+                        let record = LogRecord {
+                            cursor: chunk.next,
+                            channel,
+                            time_ms,
+                            bytes,
+                        };
                         chunk.next = record.end();
                         *collected += HEADER_BYTES as usize + len;
                         at = body + len;
@@ -142,6 +167,9 @@ impl LogReader {
     }
 
     fn failed(&self, source: io::Error) -> LogReadError {
-        LogReadError::Io { process: self.process, source }
+        LogReadError::Io {
+            process: self.process,
+            source,
+        }
     }
 }

@@ -25,9 +25,12 @@ pub(super) fn list(dir: &Path, process: &ProcessId) -> io::Result<Vec<u64>> {
     };
     for entry in entries {
         let name = entry?.file_name();
-        let start = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(".log")?.parse().ok());
+        let start = name.to_str().and_then(|name| {
+            name.strip_prefix(&prefix)?
+                .strip_suffix(".log")?
+                .parse()
+                .ok()
+        });
         starts.extend::<Option<u64>>(start);
     }
     starts.sort_unstable();

@@ -35,10 +35,21 @@ impl LogWriter {
         fs::create_dir_all(dir)?;
         let start = segment::list(dir, &process)?.last().copied().unwrap_or(0);
         let path = segment::path(dir, &process, start);
-        let file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .read(true)
+            .open(path)?;
         let whole = whole_records(&file)?;
         file.set_len(whole)?;
-        Ok(Self { dir: dir.to_owned(), process, limits, file, start, end: start + whole })
+        Ok(Self {
+            dir: dir.to_owned(),
+            process,
+            limits,
+            file,
+            start,
+            end: start + whole,
+        })
     }
 
     /// The cursor after the last record.
@@ -53,7 +64,9 @@ impl LogWriter {
     /// What the file system said (a full disk); the bytes of a failed record are lost, and the log
     /// stays whole.
     pub fn append(&mut self, channel: Channel, time_ms: u64, bytes: &[u8]) -> io::Result<()> {
-        bytes.chunks(RECORD_MAX).try_for_each(|chunk| self.append_record(channel, time_ms, chunk))
+        bytes
+            .chunks(RECORD_MAX)
+            .try_for_each(|chunk| self.append_record(channel, time_ms, chunk))
     }
 
     fn append_record(&mut self, channel: Channel, time_ms: u64, bytes: &[u8]) -> io::Result<()> {
@@ -61,8 +74,14 @@ impl LogWriter {
         if self.end > self.start && self.end - self.start + size > self.limits.segment_bytes {
             self.rotate()?;
         }
-        let head = header(channel, time_ms, u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-        let written = self.file.write_vectored(&[IoSlice::new(&head), IoSlice::new(bytes)]);
+        let head = header(
+            channel,
+            time_ms,
+            u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+        );
+        let written = self
+            .file
+            .write_vectored(&[IoSlice::new(&head), IoSlice::new(bytes)]);
         match written {
             Ok(written) if written as u64 == size => {
                 self.end += size;
@@ -70,7 +89,9 @@ impl LogWriter {
             }
             outcome => {
                 self.file.set_len(self.end - self.start)?;
-                Err(outcome.err().unwrap_or_else(|| io::ErrorKind::StorageFull.into()))
+                Err(outcome
+                    .err()
+                    .unwrap_or_else(|| io::ErrorKind::StorageFull.into()))
             }
         }
     }

@@ -71,7 +71,9 @@ impl Supervisor {
         let (Some(container), Some(init)) = (&self.container, self.main_process()) else {
             return Err(Refusal::NotRunning);
         };
-        let Some(init_pidfd) = &init.pidfd else { return Err(Refusal::NotRunning) };
+        let Some(init_pidfd) = &init.pidfd else {
+            return Err(Refusal::NotRunning);
+        };
         let log = LogWriter::open(
             &container.dir.join(crate::keeper::LOG_DIR),
             plan.id,
@@ -82,7 +84,9 @@ impl Supervisor {
         let (ours, theirs) = seqpacket::pair().map_err(&failed)?;
         let (pipes, stdio) = Pipes::new().map_err(&failed)?;
         let cgroup = self.cgroup.below(&plan.id.to_string());
-        cgroup.create_tracking().map_err(crate::keeper::stub::failed(step))?;
+        cgroup
+            .create_tracking()
+            .map_err(crate::keeper::stub::failed(step))?;
         let tenant = Tenant {
             plan,
             hostname: &container.hosts.hostname,
@@ -99,7 +103,11 @@ impl Supervisor {
             return Err(failed(error));
         }
         let mut launch = Launch::new(plan.id, ours, pipes);
-        launch.wanted = Some(Wanted { number, log, open_stdin: plan.process.open_stdin });
+        launch.wanted = Some(Wanted {
+            number,
+            log,
+            open_stdin: plan.process.open_stdin,
+        });
         launch.cgroup = Some(cgroup);
         Ok(launch)
     }
@@ -112,7 +120,11 @@ impl Supervisor {
     /// Something came over a launch's socket.
     pub(super) fn follow_launch(&mut self, id: ProcessId) {
         let is_stub = self.stub.as_ref().is_some_and(|stub| stub.id == id);
-        let launch = if is_stub { self.stub.as_mut() } else { self.launches.get_mut(&id) };
+        let launch = if is_stub {
+            self.stub.as_mut()
+        } else {
+            self.launches.get_mut(&id)
+        };
         let Some(launch) = launch else { return };
         loop {
             match seqpacket::receive(&launch.socket, false) {
@@ -154,7 +166,10 @@ impl Supervisor {
 
     /// The socket has ended: the process executes, or never will.
     fn conclude(&mut self, launch: Launch) {
-        let is_main = self.container.as_ref().is_some_and(|one| one.id.main_process() == launch.id);
+        let is_main = self
+            .container
+            .as_ref()
+            .is_some_and(|one| one.id.main_process() == launch.id);
         let number = launch.wanted.as_ref().map(|wanted| wanted.number);
         let cgroup = launch.cgroup.clone();
         match launch.into_process() {
@@ -203,8 +218,7 @@ impl Launch {
     /// Hands the plan to a waiting stub.
     pub(super) fn give_plan(&self, plan: &crate::keeper::StartPlan) -> io::Result<()> {
         use io::Write;
-        let file =
-            rustix::fs::memfd_create("teu-plan", rustix::fs::MemfdFlags::CLOEXEC)?;
+        let file = rustix::fs::memfd_create("teu-plan", rustix::fs::MemfdFlags::CLOEXEC)?;
         let mut file = std::fs::File::from(file);
         let bytes = rmp_serde::to_vec_named(plan).map_err(io::Error::other)?;
         file.write_all(&bytes)?;
@@ -222,17 +236,11 @@ impl Launch {
         let (pid, steps_us) = self.created.ok_or_else(died)?;
         let wanted = self.wanted.ok_or_else(died)?;
         let mut process = match self.terminal {
-            None => {
-                Process::with_pipes(self.id, pid, wanted.log, self.pipes, wanted.open_stdin)
+            None => Process::with_pipes(self.id, pid, wanted.log, self.pipes, wanted.open_stdin),
+            Some(master) => {
+                Process::with_terminal(self.id, pid, wanted.log, master, wanted.open_stdin)
+                    .map_err(crate::keeper::stub::failed(StartStep::MakeTerminal))?
             }
-            Some(master) => Process::with_terminal(
-                self.id,
-                pid,
-                wanted.log,
-                master,
-                wanted.open_stdin,
-            )
-            .map_err(crate::keeper::stub::failed(StartStep::MakeTerminal))?,
         };
         process.cgroup = self.cgroup;
         Ok((process, steps_us))

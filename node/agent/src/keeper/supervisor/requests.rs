@@ -31,18 +31,29 @@ impl Supervisor {
                 self.destroy(number);
                 return;
             }
-            RequestBody::Signal { process, signal, scope } => {
-                self.signal(&process, signal, scope).map(Some)
-            }
-            RequestBody::Resize { process, rows, columns } => {
-                self.resize(&process, rows, columns).map(Some)
-            }
-            RequestBody::Stdin { process, bytes, eof } => {
-                self.stdin(&process, &bytes, eof).map(Some)
-            }
-            RequestBody::Ack { process, follower, cursor } => {
-                self.known(&process).map(|one| one.acknowledge(follower, cursor)).map(Some)
-            }
+            RequestBody::Signal {
+                process,
+                signal,
+                scope,
+            } => self.signal(&process, signal, scope).map(Some),
+            RequestBody::Resize {
+                process,
+                rows,
+                columns,
+            } => self.resize(&process, rows, columns).map(Some),
+            RequestBody::Stdin {
+                process,
+                bytes,
+                eof,
+            } => self.stdin(&process, &bytes, eof).map(Some),
+            RequestBody::Ack {
+                process,
+                follower,
+                cursor,
+            } => self
+                .known(&process)
+                .map(|one| one.acknowledge(follower, cursor))
+                .map(Some),
             RequestBody::Forget { process } => self.forget(&process).map(Some),
             RequestBody::WriteHosts { hosts } => self.write_hosts(&hosts).map(Some),
         };
@@ -58,14 +69,18 @@ impl Supervisor {
         &mut self,
         process: &ProcessId,
     ) -> Result<&mut crate::keeper::process::Process, Refusal> {
-        self.processes.get_mut(process).ok_or(Refusal::NoSuchProcess)
+        self.processes
+            .get_mut(process)
+            .ok_or(Refusal::NoSuchProcess)
     }
 
     fn start(&mut self, number: u64, plan: &StartPlan) -> Result<Option<()>, Refusal> {
         if !matches!(self.stage, Stage::Warm) {
             return Err(Refusal::NotWarm);
         }
-        let Some(mut launch) = self.stub.take() else { return Err(Refusal::NotWarm) };
+        let Some(mut launch) = self.stub.take() else {
+            return Err(Refusal::NotWarm);
+        };
         let id = plan.container.main_process();
         let prepared = self
             .cgroup
@@ -76,7 +91,9 @@ impl Supervisor {
                     .map_err(failed(StartStep::OpenLog))
             })
             .and_then(|log| {
-                launch.give_plan(plan).map_err(failed(StartStep::ReadPlan))?;
+                launch
+                    .give_plan(plan)
+                    .map_err(failed(StartStep::ReadPlan))?;
                 Ok(log)
             });
         // From here on the slot is spent, whatever comes of it.
@@ -84,14 +101,21 @@ impl Supervisor {
         let log = prepared?;
         self.stage = Stage::Starting;
         launch.id = id;
-        launch.wanted = Some(Wanted { number, log, open_stdin: plan.process.open_stdin });
+        launch.wanted = Some(Wanted {
+            number,
+            log,
+            open_stdin: plan.process.open_stdin,
+        });
         self.launches.insert(id, launch);
         self.container = Some(Container {
             id: plan.container,
             dir: plan.dir.clone(),
             ids: plan.ids,
             log: plan.log,
-            hosts: HostsHead { hostname: plan.hostname.clone(), address: plan.address },
+            hosts: HostsHead {
+                hostname: plan.hostname.clone(),
+                address: plan.address,
+            },
         });
         fork::return_memory_early();
         Ok(None)
@@ -116,8 +140,9 @@ impl Supervisor {
     fn destroy(&mut self, number: u64) {
         self.destroyer = Some(number);
         let main = self.container.as_ref().map(|one| one.id.main_process());
-        let running =
-            main.and_then(|id| self.processes.get(&id)).is_some_and(|one| one.ended.is_none());
+        let running = main
+            .and_then(|id| self.processes.get(&id))
+            .is_some_and(|one| one.ended.is_none());
         if running && self.cgroup.kill_all().is_ok() {
             // Its end is noticed as any other's, with its last output and its record.
             return;
@@ -149,7 +174,11 @@ impl Supervisor {
     }
 
     fn resize(&mut self, process: &ProcessId, rows: u16, columns: u16) -> Result<(), Refusal> {
-        let terminal = self.known(process)?.terminal.as_ref().ok_or(Refusal::NoTerminal)?;
+        let terminal = self
+            .known(process)?
+            .terminal
+            .as_ref()
+            .ok_or(Refusal::NoTerminal)?;
         pty::resize(terminal, rows, columns).map_err(failed(StartStep::MakeTerminal))
     }
 

@@ -62,7 +62,10 @@ impl Hierarchies {
     pub fn detect() -> io::Result<Self> {
         let found = Self::parse(&std::fs::read_to_string("/proc/self/mountinfo")?);
         if found.0.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "no cgroup file system is mounted"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "no cgroup file system is mounted",
+            ));
         }
         Ok(found)
     }
@@ -73,7 +76,9 @@ impl Hierarchies {
         let mut legacy: Vec<Hierarchy> = Vec::new();
         let mut unified = None;
         for line in mountinfo.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
             let (mut left, mut right) = (left.split(' ').skip(3), right.split(' '));
             // A bind mount of a part of a hierarchy is not the hierarchy.
             let (Some("/"), Some(mount), Some(kind)) = (left.next(), left.next(), right.next())
@@ -94,16 +99,22 @@ impl Hierarchies {
                         .filter(|one| !legacy.iter().any(|seen| seen.controllers.contains(one)))
                         .collect();
                     if !controllers.is_empty() {
-                        legacy.push(Hierarchy { mount: mount.to_owned(), unified: false, controllers });
+                        legacy.push(Hierarchy {
+                            mount: mount.to_owned(),
+                            unified: false,
+                            controllers,
+                        });
                     }
                 }
                 _ => {}
             }
         }
         match unified {
-            Some(mount) if legacy.is_empty() => {
-                Self(vec![Hierarchy { mount, unified: true, controllers: Vec::new() }])
-            }
+            Some(mount) if legacy.is_empty() => Self(vec![Hierarchy {
+                mount,
+                unified: true,
+                controllers: Vec::new(),
+            }]),
             _ => Self(legacy),
         }
     }
@@ -131,10 +142,17 @@ mod tests {
     #[test]
     fn hybrid_uses_the_legacy_hierarchies_once_each() {
         let found = Hierarchies::parse(HYBRID);
-        let mounts: Vec<_> = found.iter().map(|one| one.mount.to_str().unwrap()).collect();
+        let mounts: Vec<_> = found
+            .iter()
+            .map(|one| one.mount.to_str().unwrap())
+            .collect();
         assert_eq!(
             mounts,
-            ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"]
+            [
+                "/sys/fs/cgroup/cpu,cpuacct",
+                "/sys/fs/cgroup/memory",
+                "/sys/fs/cgroup/pids"
+            ]
         );
         assert!(found.iter().all(|one| !one.unified));
         assert!(found.iter().next().unwrap().has(Controller::CpuAccounting));
@@ -142,7 +160,9 @@ mod tests {
 
     #[test]
     fn unified_is_one_hierarchy_with_everything() {
-        let found = Hierarchies::parse("30 22 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate");
+        let found = Hierarchies::parse(
+            "30 22 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate",
+        );
         let all: Vec<_> = found.iter().collect();
         assert_eq!(all.len(), 1);
         assert!(all[0].unified && all[0].has(Controller::Memory));
@@ -150,6 +170,9 @@ mod tests {
 
     #[test]
     fn nothing_mounted_is_nothing_found() {
-        assert_eq!(Hierarchies::parse("1 0 0:1 / / rw - ext4 /dev/vda rw"), Hierarchies(Vec::new()));
+        assert_eq!(
+            Hierarchies::parse("1 0 0:1 / / rw - ext4 /dev/vda rw"),
+            Hierarchies(Vec::new())
+        );
     }
 }
