@@ -5,8 +5,10 @@
 
 mod net_lab;
 
+use std::future::Future;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use net_lab::*;
@@ -248,12 +250,27 @@ fn a_failed_or_forgotten_prepare_leaves_nothing() {
         assert!(matches!(error, NetError::Slot { .. }), "{error:?}");
         assert_eq!(state_of_host(), before);
 
-        // A caller that stops waiting: poll once, then drop.
-        let prepare = net.prepare(vec![(slot("good"), good.pid())]);
-        assert!(tokio::time::timeout(Duration::ZERO, prepare).await.is_err());
-        // Commands are taken in order, so this answer comes after the forgotten one was undone.
-        net.allowed().await.unwrap();
-        assert_eq!(state_of_host(), before);
+        // A caller that asks and stops waiting: once the answer is on its way (commands are taken
+        // in order, so a later one has been answered), and at once.
+        for answered in [true, false] {
+            let mut prepare = std::boxed::Box::pin(net.prepare(vec![(slot("good"), good.pid())]));
+            let polled = prepare
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()));
+            if answered {
+                net.allowed().await.unwrap();
+                assert!(polled.is_ready() || sh("ip -o link").contains("teuv"));
+            }
+            drop(prepare);
+            if let Poll::Ready(prepared) = polled {
+                // Quicker than one poll: nobody has stopped waiting.
+                net.release(vec![prepared.unwrap().remove(0).slot])
+                    .await
+                    .unwrap();
+            }
+            net.allowed().await.unwrap();
+            assert_eq!(state_of_host(), before);
+        }
         let again = net.prepare(vec![(slot("good"), good.pid())]).await.unwrap();
         let taken = net
             .prepare(vec![(slot("good"), busy.pid())])

@@ -77,11 +77,11 @@ impl Ns {
     }
 
     pub fn listen(&self, address: &str) -> TcpListener {
-        self.run(|| TcpListener::bind(address).unwrap())
+        self.run(|| bound(|| TcpListener::bind(address)))
     }
 
     pub fn udp(&self, address: &str) -> UdpSocket {
-        self.run(|| UdpSocket::bind(address).unwrap())
+        self.run(|| bound(|| UdpSocket::bind(address)))
     }
 
     pub fn connect(&self, to: (impl Into<IpAddr>, u16)) -> io::Result<TcpStream> {
@@ -110,6 +110,22 @@ impl Drop for Ns {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Binds. A closed socket's address may stay in use for a moment: another test's child process,
+/// between fork and exec, still holds all descriptors.
+fn bound<T>(bind: impl Fn() -> io::Result<T>) -> T {
+    let start = Instant::now();
+    loop {
+        match bind() {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < PATIENCE =>
+            {
+                std::thread::yield_now();
+            }
+            outcome => return outcome.unwrap(),
+        }
     }
 }
 
