@@ -3,4 +3,5 @@
 //! [`world`] runs a real location for tests/e2e and the benchmark. The test programs themselves are
 //! under `tests/` (e2e as root, attack, simulation, tidiness) and `src/bin/bench`.
 
+pub mod attack;
 pub mod world;
