@@ -15,6 +15,8 @@ mod rig;
 mod root;
 #[path = "keeper/stdio.rs"]
 mod stdio;
+#[path = "keeper/unified.rs"]
+mod unified;
 
 use rig::{Rig, command, sh};
 use teu_node::keeper::{ExitStatus, Refusal, StartError};

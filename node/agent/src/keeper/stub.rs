@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 
 use super::{
     payload::{ChildStdio, Payload},
-    plan::{HostEntry, StartPlan},
+    plan::{HostEntry, IdRange, StartPlan},
     report::Report,
     runtime::{Libcontainer, Runtime},
     wire::{Refusal, StartStep},
@@ -26,7 +26,7 @@ use super::{
 use crate::sys::{
     cgroup::{Cgroup, Hierarchies},
     fork,
-    idmap::{self, MountRights},
+    idmap::{self, MountRights, UnmappedNamespace},
     namespaces, oci,
     rootfs::{FileLook, Root, Scratch},
     seccomp::SeccompProgram,
@@ -74,7 +74,9 @@ impl Stub {
     }
 
     fn prepare_and_start(self) -> Result<(), Refusal> {
-        let scratch = self.warm().map_err(failed(StartStep::PrepareSlot))?;
+        let prepared = failed(StartStep::PrepareSlot);
+        let scratch = self.warm().map_err(&prepared)?;
+        let userns = UnmappedNamespace::new().map_err(&prepared)?;
         Report::Warm
             .send(&*self.report, None)
             .map_err(failed(StartStep::PrepareSlot))?;
@@ -87,7 +89,11 @@ impl Stub {
             scratch.dir.join("bundle"),
             scratch.dir.join("state"),
         );
-        let pid = self.create(&plan, &scratch, &mut runtime, &mut steps)?;
+        let userns = userns
+            .map(plan.ids)
+            .map_err(failed(StartStep::MakeUserNamespace))?;
+        steps.done("user namespace");
+        let pid = self.create(&plan, &scratch, &userns, &mut runtime, &mut steps)?;
         runtime
             .start()
             .map_err(failed(StartStep::CreateContainer))?;
@@ -134,12 +140,10 @@ impl Stub {
         &self,
         plan: &StartPlan,
         scratch: &Scratch,
+        userns: &OwnedFd,
         runtime: &mut impl Runtime,
         steps: &mut Steps,
     ) -> Result<i32, Refusal> {
-        let userns =
-            idmap::user_namespace(plan.ids).map_err(failed(StartStep::MakeUserNamespace))?;
-        steps.done("user namespace");
         scratch
             .mount_root(&plan.root, userns.as_fd())
             .map_err(failed(StartStep::MountRoot))?;
@@ -152,7 +156,7 @@ impl Stub {
         steps.done("files");
         let identity = resolve_user(&root, &plan.process.user)?;
         let cwd = working_dir(&root, &plan.process.cwd, &identity)?;
-        give_stdio(&self.stdio, plan, &identity).map_err(failed(StartStep::CreateContainer))?;
+        own_stdio(&self.stdio, plan.ids, &identity).map_err(failed(StartStep::CreateContainer))?;
         let userns_path = PathBuf::from(format!("/proc/self/fd/{}", userns.as_raw_fd()));
         let spec = oci::spec(&oci::SpecInput {
             root: &scratch.root(),
@@ -242,7 +246,11 @@ fn populate(
     }
     let hostname = format!("{}\n", plan.hostname);
     root.write_file(Path::new("/etc/hostname"), hostname.as_bytes(), GENERATED)?;
-    let hosts = hosts_file(plan, &plan.hosts);
+    let head = HostsHead {
+        hostname: plan.hostname.clone(),
+        address: plan.address,
+    };
+    let hosts = head.text(&plan.hosts);
     root.write_file(Path::new("/etc/hosts"), hosts.as_bytes(), GENERATED)?;
     if !plan.name_servers.is_empty() {
         let text: String = plan
@@ -266,15 +274,6 @@ fn populate(
         }
     }
     Ok(())
-}
-
-/// The text of `/etc/hosts`.
-fn hosts_file(plan: &StartPlan, extra: &[HostEntry]) -> String {
-    HostsHead {
-        hostname: plan.hostname.clone(),
-        address: plan.address,
-    }
-    .text(extra)
 }
 
 /// The part of `/etc/hosts` that stays the same for a container's life.
@@ -329,16 +328,7 @@ pub(super) fn working_dir(
 }
 
 /// The container's user owns its pipes, so that opening `/dev/stdout` works.
-fn give_stdio(stdio: &ChildStdio, plan: &StartPlan, identity: &Identity) -> io::Result<()> {
-    own_stdio(stdio, plan.ids, identity)
-}
-
-/// See [`give_stdio`].
-pub(super) fn own_stdio(
-    stdio: &ChildStdio,
-    ids: super::plan::IdRange,
-    identity: &Identity,
-) -> io::Result<()> {
+pub(super) fn own_stdio(stdio: &ChildStdio, ids: IdRange, identity: &Identity) -> io::Result<()> {
     let uid = rustix::fs::Uid::from_raw(ids.host(identity.uid));
     let gid = rustix::fs::Gid::from_raw(ids.host(identity.gid));
     for fd in [&stdio.stdin, &stdio.stdout, &stdio.stderr] {

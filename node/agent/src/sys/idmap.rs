@@ -42,50 +42,75 @@ pub struct MountRights<'a> {
     pub idmap: Option<BorrowedFd<'a>>,
 }
 
-/// Makes a user namespace with `range` mapped to ids 0.., held open only by the descriptor.
-///
-/// # Errors
-/// What fork, unshare or the writes to the maps said.
-pub fn user_namespace(range: IdRange) -> io::Result<OwnedFd> {
-    let (ready_read, ready_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let child = fork::fork(fork::ForkOptions::default(), || {
-        // SAFETY: this process has one thread and shares no memory with another.
-        let done = unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWUSER) };
-        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-        if done.is_ok() {
-            let _ = rustix::io::write(&ready_write, b"1");
-            loop {
-                // The parent kills this process once it has opened the namespace.
-                std::thread::park();
-            }
-        }
-        1
-    })?;
-    drop_write_end(ready_write);
-    let outcome = (|| {
-        let mut byte = [0; 1];
-        if rustix::io::read(&ready_read, &mut byte)? == 0 {
-            return Err(io::Error::other("the user namespace was refused"));
-        }
-        let map = format!("0 {} {}", range.base, range.count);
-        std::fs::write(format!("/proc/{child}/uid_map"), &map)?;
-        std::fs::write(format!("/proc/{child}/gid_map"), &map)?;
-        Ok(rustix::fs::open(
-            format!("/proc/{child}/ns/user"),
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?)
-    })();
-    if let Some(pid) = Pid::from_raw(child) {
-        let _ = rustix::process::kill_process(pid, Signal::KILL);
-        let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
-    }
-    outcome
+/// A user namespace that is not mapped yet. Making one takes a fork and an unshare, so it is done
+/// ahead; the mapping is known only when an account wants the slot.
+#[derive(Debug)]
+pub struct UnmappedNamespace {
+    /// The process that the maps are written to; it only waits.
+    holder: Pid,
+    namespace: OwnedFd,
 }
 
-/// Named, so that the reader sees why the end is dropped before the read: else no end of file.
-fn drop_write_end(end: OwnedFd) {
-    drop(end);
+impl UnmappedNamespace {
+    /// Makes a user namespace, owned by the caller's user.
+    ///
+    /// # Errors
+    /// What fork or unshare said.
+    pub fn new() -> io::Result<Self> {
+        let (ready_read, ready_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let child = fork::fork(fork::ForkOptions::default(), move || {
+            let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+            // SAFETY: this process has one thread and shares no memory with another.
+            let done =
+                unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWUSER) };
+            if done.is_err() || rustix::io::write(&ready_write, b"1").is_err() {
+                return 1;
+            }
+            loop {
+                // Killed when the maps are written, or with its parent.
+                std::thread::park();
+            }
+        })?;
+        let holder = Pid::from_raw(child).ok_or(io::ErrorKind::InvalidData)?;
+        // The child alone holds the writing end now, so its death would end the stream.
+        let outcome = (|| {
+            let mut byte = [0; 1];
+            if rustix::io::read(&ready_read, &mut byte)? == 0 {
+                return Err(io::Error::other("the user namespace was refused"));
+            }
+            let path = format!("/proc/{child}/ns/user");
+            Ok(rustix::fs::open(
+                path,
+                OFlags::RDONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?)
+        })();
+        match outcome {
+            Ok(namespace) => Ok(Self { holder, namespace }),
+            Err(error) => {
+                end(holder);
+                Err(error)
+            }
+        }
+    }
+
+    /// Maps `range` to the namespace's ids 0.. and returns it; the descriptor keeps it.
+    ///
+    /// # Errors
+    /// What the writes to the maps said.
+    pub fn map(self, range: IdRange) -> io::Result<OwnedFd> {
+        let map = format!("0 {} {}", range.base, range.count);
+        let holder = self.holder.as_raw_nonzero();
+        let written = std::fs::write(format!("/proc/{holder}/uid_map"), &map)
+            .and_then(|()| std::fs::write(format!("/proc/{holder}/gid_map"), &map));
+        end(self.holder);
+        written.map(|()| self.namespace)
+    }
+}
+
+fn end(holder: Pid) {
+    let _ = rustix::process::kill_process(holder, Signal::KILL);
+    let _ = rustix::process::waitpid(Some(holder), WaitOptions::empty());
 }
 
 /// Clones the mount at `source` (with what is mounted below it, if `recursive`), detached, with

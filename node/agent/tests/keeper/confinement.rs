@@ -124,7 +124,7 @@ async fn the_host_is_out_of_sight_and_out_of_reach() {
 #[tokio::test]
 async fn low_ports_and_ping_are_allowed_without_privilege() {
     let rig = Rig::new().await;
-    let script = "nc -l -p 80 & usleep 200000; echo hi | nc 127.0.0.1 80; wait; sleep 100";
+    let script = "nc -l -p 80 & until echo hi | nc 127.0.0.1 80; do usleep 20000; done; sleep 100";
     let mut process = sh(script);
     process.user = "33:34".to_owned();
     let mut boxed = rig.start("ports", rig.plan("ports", process)).await;
