@@ -215,3 +215,6 @@ impl Containers {
         self.promises.get(node).copied().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

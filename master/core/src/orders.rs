@@ -155,12 +155,27 @@ impl Orders {
             if order.late {
                 continue;
             }
+            self.wait_for_late(&order, now_ms);
             expired.push((node, order.purpose, order.asker.take()));
-            order.late = true;
-            order.deadline_ms = now_ms + limits::LATE_MS;
-            self.live.insert((node, id), order);
         }
         expired
+    }
+
+    /// Nobody waits any more, but an answer may still come.
+    pub(crate) fn wait_for_late(&mut self, order: &Order, now_ms: u64) {
+        let Order {
+            node, id, purpose, ..
+        } = *order;
+        let deadline_ms = now_ms + limits::LATE_MS;
+        let late = Order {
+            node,
+            id,
+            purpose,
+            asker: None,
+            deadline_ms,
+            late: true,
+        };
+        self.live.insert((node, id), late);
     }
 
     /// The session ended: nobody waits for its answers.

@@ -234,13 +234,14 @@ impl Core {
 
     /// The node's link is gone before it answered. Its report will tell what was done.
     pub(crate) fn lost(&mut self, order: &Order, refusal: &Refusal) {
-        match order.purpose {
-            // The container stays, unconfirmed: the retry, or the node's report, settles it.
-            Purpose::Spawn(_) => {}
-            _ => self.refused(order, refusal),
-        }
         if let Some(asker) = &order.asker {
             self.answer(asker, Err(refusal.clone()));
+        }
+        match order.purpose {
+            // The container stays, unconfirmed: the retry, the node's report or its late answer on
+            // the next link settles it.
+            Purpose::Spawn(_) => self.orders.wait_for_late(order, self.now.monotonic_ms),
+            _ => self.refused(order, refusal),
         }
     }
 

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use teu_protocol::{
     ids::{ContainerId, RequestId},
-    message::{Refusal, ReplyBody, Request, RequestBody, SessionInfo},
+    message::{EventBody, Refusal, ReplyBody, Request, RequestBody, SessionInfo},
 };
 
 use crate::{
@@ -73,7 +73,7 @@ impl Core {
             return true;
         };
         if let Some(answer) = session.replies.get(&request, now).cloned() {
-            self.answer(&Asker::of(caller), answer);
+            self.replay(caller, answer);
             return true;
         }
         let joined = self.orders.join(caller.session, request, caller.connection)
@@ -84,6 +84,21 @@ impl Core {
             client.waits_for(request);
         }
         joined
+    }
+
+    /// Gives a remembered answer; it must not tell older news than the events that came since.
+    fn replay(&mut self, caller: &Caller, mut answer: Result<ReplyBody, Refusal>) {
+        let mut gone = None;
+        if let Ok(ReplyBody::Spawned(info) | ReplyBody::Container(info)) = &mut answer {
+            match self.containers.get(&info.id) {
+                Some(found) => **info = found.info.clone(),
+                None => gone = Some(info.id),
+            }
+        }
+        self.answer(&Asker::of(caller), answer);
+        if let Some(id) = gone {
+            self.notify(&caller.session, EventBody::ContainerGone(id));
+        }
     }
 
     fn admit(&mut self, caller: &Caller) -> Result<(), Refusal> {

@@ -3,6 +3,8 @@
 //! [`house`] is a location whose clients and nodes are played by the test. The simulation in
 //! `integration/` plays them at random instead.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A panic is a failed test.
+
 mod connecting;
 mod destroying;
 mod house;
