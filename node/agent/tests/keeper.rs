@@ -3,6 +3,9 @@
 //! Each test has an instance of its own, so they run side by side. They need `/bin/busybox`
 //! (package busybox-static) and fail with a clear message without it.
 
+// Clippy allows this in test functions only, and most of this program helps them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "keeper/confinement.rs"]
 mod confinement;
 #[path = "keeper/death.rs"]

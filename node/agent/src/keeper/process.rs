@@ -93,6 +93,8 @@ pub(super) struct Process {
     /// Reaped, maybe not reported yet.
     pub ended: Option<ExitStatus>,
     pub exit: Option<ProcessExit>,
+    /// An agent was there to hear of the end.
+    pub told: bool,
 }
 
 impl Process {
@@ -151,6 +153,7 @@ impl Process {
             followers: HashMap::new(),
             ended: None,
             exit: None,
+            told: false,
         }
     }
 

@@ -401,6 +401,7 @@ impl Supervisor {
             oom: oom_kills > 0 && status.code() == ExitStatus::Signal(libc::SIGKILL).code(),
         };
         process.exit = Some(exit);
+        process.told = self.greeted && self.agent.is_some();
         let log_end = process.log_end();
         process.announced_end = log_end;
         let container = self.container.as_ref();

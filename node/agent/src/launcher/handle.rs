@@ -75,6 +75,8 @@ impl LauncherHandle {
             program: config.program.clone(),
             source,
         };
+        // The launcher works in `/`.
+        let run_dir = std::path::absolute(&config.run_dir).map_err(failed)?;
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let theirs = theirs.into_std().map_err(failed)?;
         theirs.set_nonblocking(false).map_err(failed)?;
@@ -91,7 +93,7 @@ impl LauncherHandle {
             incoming: Vec::new(),
         };
         let configure = LauncherRequest::Configure {
-            run_dir: config.run_dir.clone(),
+            run_dir: run_dir.clone(),
             cgroup_parent: config.cgroup_parent.clone(),
         };
         match task.ask(&configure).await {

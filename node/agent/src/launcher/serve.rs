@@ -47,6 +47,8 @@ fn serve() -> io::Result<()> {
     let mut socket = take_socket()?;
     // A terminal's Ctrl-C is for the agent.
     let _ = rustix::process::setsid();
+    // No keeper holds on to the directory that the agent happened to be started in.
+    std::env::set_current_dir("/")?;
     fork::reap_children_automatically();
     let mut buffer = Vec::new();
     let Some(LauncherRequest::Configure {

@@ -130,7 +130,7 @@ pub fn clone_mount(source: &Path, recursive: bool, rights: MountRights<'_>) -> i
     let mut attr = MountAttr {
         attr_set: MOUNT_ATTR_NODEV,
         attr_clr: 0,
-        propagation: libc::MS_PRIVATE as u64,
+        propagation: libc::MS_PRIVATE,
         userns_fd: 0,
     };
     if rights.read_only {

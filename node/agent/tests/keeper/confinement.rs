@@ -124,11 +124,12 @@ async fn the_host_is_out_of_sight_and_out_of_reach() {
 #[tokio::test]
 async fn low_ports_and_ping_are_allowed_without_privilege() {
     let rig = Rig::new().await;
-    let script = "nc -l -p 80 & until echo hi | nc 127.0.0.1 80; do usleep 20000; done; sleep 100";
+    let script = "nc -l -p 80 & until grep -q ':0050 ' /proc/net/tcp; do usleep 20000; done; \
+                  echo bound; sleep 100";
     let mut process = sh(script);
     process.user = "33:34".to_owned();
     let mut boxed = rig.start("ports", rig.plan("ports", process)).await;
-    boxed.wait_output(boxed.main(), "hi\n").await;
+    boxed.wait_output(boxed.main(), "bound\n").await;
     // busybox's ping knows raw sockets only; others use what this setting allows.
     let range = std::process::Command::new("nsenter")
         .args(["-n", "-t", &boxed.link.pid().to_string()])

@@ -187,3 +187,25 @@ async fn they_end_with_the_container() {
     boxed.events.wait_gone().await;
     eventually("nothing is left", || rig.leftovers().is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_keeper_forgets_old_ones_and_goes_on() {
+    let rig = Rig::new().await;
+    let mut boxed = rig.run("many", "sleep 1000").await;
+    for number in 0..300u16 {
+        let mut bytes = [0; 16];
+        bytes[..2].copy_from_slice(&number.to_be_bytes());
+        let id = ProcessId::from_bytes(bytes);
+        boxed
+            .link
+            .exec(ExecPlan {
+                id,
+                process: command(&["true"]),
+            })
+            .await
+            .unwrap();
+        assert_eq!(boxed.events.exit_of(id).await.0.status, ExitStatus::Code(0));
+    }
+    boxed.link.destroy().await.unwrap();
+    assert_eq!(rig.leftovers(), Vec::<String>::new());
+}

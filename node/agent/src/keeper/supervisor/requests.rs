@@ -18,7 +18,8 @@ use crate::{
     sys::{fork, pty, rootfs::Root},
 };
 
-/// Further processes that a keeper remembers, ended ones included until they are forgotten.
+/// Processes that a keeper remembers. Ended ones count until they are forgotten; beyond this,
+/// those whose end was told make room.
 const PROCESSES_MAX: usize = 256;
 
 impl Supervisor {
@@ -129,7 +130,12 @@ impl Supervisor {
             return Err(Refusal::ProcessExists);
         }
         if self.processes.len() + self.launches.len() >= PROCESSES_MAX {
-            return Err(Refusal::TooManyProcesses);
+            let told = self
+                .processes
+                .values()
+                .find(|one| one.told)
+                .map(|one| one.id);
+            self.forget(&told.ok_or(Refusal::TooManyProcesses)?)?;
         }
         let launch = self.fork_tenant(plan, number)?;
         self.launches.insert(plan.id, launch);

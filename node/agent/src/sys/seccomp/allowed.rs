@@ -1,12 +1,12 @@
 //! System calls that are always allowed: Docker's (moby's) default profile, without what it allows
 //! only with capabilities that a container here never has.
 //!
-//! Pure data. `clone`, `clone3`, `socket` and `personality` depend on arguments: see the parent.
+//! Pure data: names, and numbers of what libseccomp 2.5 does not know by name. `clone`, `clone3`, `socket` and `personality` depend on arguments: see the parent.
 
 /// Allowed whatever the arguments.
 #[rustfmt::skip]
 pub(super) const ALWAYS: &[&str] = &[
-    "accept", "accept4", "access", "adjtimex", "alarm", "arch_prctl", "bind", "brk", "cachestat",
+    "accept", "accept4", "access", "adjtimex", "alarm", "arch_prctl", "bind", "brk", 
     "capget", "capset", "chdir", "chmod", "chown", "chown32", "chroot", "clock_adjtime",
     "clock_adjtime64", "clock_getres", "clock_getres_time64", "clock_gettime", "clock_gettime64",
     "clock_nanosleep", "clock_nanosleep_time64", "close", "close_range", "connect",
@@ -14,26 +14,26 @@ pub(super) const ALWAYS: &[&str] = &[
     "epoll_ctl", "epoll_ctl_old", "epoll_pwait", "epoll_pwait2", "epoll_wait", "epoll_wait_old",
     "eventfd", "eventfd2", "execve", "execveat", "exit", "exit_group", "faccessat", "faccessat2",
     "fadvise64", "fadvise64_64", "fallocate", "fanotify_mark", "fchdir", "fchmod", "fchmodat",
-    "fchmodat2", "fchown", "fchown32", "fchownat", "fcntl", "fcntl64", "fdatasync", "fgetxattr",
+    "fchown", "fchown32", "fchownat", "fcntl", "fcntl64", "fdatasync", "fgetxattr",
     "flistxattr", "flock", "fork", "fremovexattr", "fsetxattr", "fstat", "fstat64", "fstatat64",
-    "fstatfs", "fstatfs64", "fsync", "ftruncate", "ftruncate64", "futex", "futex_requeue",
-    "futex_time64", "futex_wait", "futex_waitv", "futex_wake", "futimesat", "get_mempolicy",
+    "fstatfs", "fstatfs64", "fsync", "ftruncate", "ftruncate64", "futex", 
+    "futex_time64", "futex_waitv", "futimesat", "get_mempolicy",
     "get_robust_list", "get_thread_area", "getcpu", "getcwd", "getdents", "getdents64",
     "getegid", "getegid32", "geteuid", "geteuid32", "getgid", "getgid32", "getgroups",
     "getgroups32", "getitimer", "getpeername", "getpgid", "getpgrp", "getpid", "getppid",
     "getpriority", "getrandom", "getresgid", "getresgid32", "getresuid", "getresuid32",
     "getrlimit", "getrusage", "getsid", "getsockname", "getsockopt", "gettid", "gettimeofday",
-    "getuid", "getuid32", "getxattr", "getxattrat", "inotify_add_watch", "inotify_init",
+    "getuid", "getuid32", "getxattr", "inotify_add_watch", "inotify_init",
     "inotify_init1", "inotify_rm_watch", "io_cancel", "io_destroy", "io_getevents",
     "io_pgetevents", "io_pgetevents_time64", "io_setup", "io_submit", "ioctl", "ioprio_get",
     "ioprio_set", "ipc", "kill", "landlock_add_rule", "landlock_create_ruleset",
     "landlock_restrict_self", "lchown", "lchown32", "lgetxattr", "link", "linkat", "listen",
-    "listmount", "listxattr", "listxattrat", "llistxattr", "_llseek", "lremovexattr", "lseek",
-    "lsetxattr", "lstat", "lstat64", "madvise", "map_shadow_stack", "mbind", "membarrier",
+    "listxattr", "llistxattr", "_llseek", "lremovexattr", "lseek",
+    "lsetxattr", "lstat", "lstat64", "madvise", "mbind", "membarrier",
     "memfd_create", "memfd_secret", "mincore", "mkdir", "mkdirat", "mknod", "mknodat", "mlock",
     "mlock2", "mlockall", "mmap", "mmap2", "modify_ldt", "mprotect", "mq_getsetattr",
     "mq_notify", "mq_open", "mq_timedreceive", "mq_timedreceive_time64", "mq_timedsend",
-    "mq_timedsend_time64", "mq_unlink", "mremap", "mseal", "msgctl", "msgget", "msgrcv",
+    "mq_timedsend_time64", "mq_unlink", "mremap", "msgctl", "msgget", "msgrcv",
     "msgsnd", "msync", "munlock", "munlockall", "munmap", "name_to_handle_at", "nanosleep",
     "newfstatat", "_newselect", "open", "openat", "openat2", "pause", "pidfd_getfd",
     "pidfd_open", "pidfd_send_signal", "pipe", "pipe2", "pkey_alloc", "pkey_free",
@@ -41,7 +41,7 @@ pub(super) const ALWAYS: &[&str] = &[
     "prlimit64", "process_madvise", "process_mrelease", "process_vm_readv", "process_vm_writev",
     "pselect6", "pselect6_time64", "ptrace", "pwrite64", "pwritev", "pwritev2", "read",
     "readahead", "readlink", "readlinkat", "readv", "recv", "recvfrom", "recvmmsg",
-    "recvmmsg_time64", "recvmsg", "remap_file_pages", "removexattr", "removexattrat", "rename",
+    "recvmmsg_time64", "recvmsg", "remap_file_pages", "removexattr", "rename",
     "renameat", "renameat2", "restart_syscall", "rmdir", "rseq", "rt_sigaction",
     "rt_sigpending", "rt_sigprocmask", "rt_sigqueueinfo", "rt_sigreturn", "rt_sigsuspend",
     "rt_sigtimedwait", "rt_sigtimedwait_time64", "rt_tgsigqueueinfo", "sched_get_priority_max",
@@ -54,9 +54,9 @@ pub(super) const ALWAYS: &[&str] = &[
     "setfsgid", "setfsgid32", "setfsuid", "setfsuid32", "setgid", "setgid32", "setgroups",
     "setgroups32", "setitimer", "setpgid", "setpriority", "setregid", "setregid32", "setresgid",
     "setresgid32", "setresuid", "setresuid32", "setreuid", "setreuid32", "setrlimit", "setsid",
-    "setsockopt", "setuid", "setuid32", "setxattr", "setxattrat", "shmat", "shmctl", "shmdt",
+    "setsockopt", "setuid", "setuid32", "setxattr", "shmat", "shmctl", "shmdt",
     "shmget", "shutdown", "sigaltstack", "signalfd", "signalfd4", "sigprocmask", "sigreturn",
-    "socketcall", "socketpair", "splice", "stat", "stat64", "statfs", "statfs64", "statmount",
+    "socketcall", "socketpair", "splice", "stat", "stat64", "statfs", "statfs64", 
     "statx", "symlink", "symlinkat", "sync", "sync_file_range", "syncfs", "sysinfo", "tee",
     "tgkill", "time", "timer_create", "timer_delete", "timer_getoverrun", "timer_gettime",
     "timer_gettime64", "timer_settime", "timer_settime64", "timerfd_create", "timerfd_gettime",
@@ -64,4 +64,14 @@ pub(super) const ALWAYS: &[&str] = &[
     "truncate64", "ugetrlimit", "umask", "uname", "unlink", "unlinkat", "uretprobe", "utime",
     "utimensat", "utimensat_time64", "utimes", "vfork", "vmsplice", "wait4", "waitid", "waitpid",
     "write", "writev",
+];
+
+/// The first number that the parent decides on by itself: since Linux 5.1 new calls have the same
+/// number on every architecture.
+pub(super) const FIRST_NEWER: u32 = 451;
+
+/// Allowed of those: cachestat, fchmodat2, map_shadow_stack, futex_wake, futex_wait,
+/// futex_requeue, statmount, listmount, mseal, and the four `*xattrat`.
+pub(super) const NEWER: &[u32] = &[
+    451, 452, 453, 454, 455, 456, 457, 458, 462, 463, 464, 465, 466,
 ];
