@@ -124,7 +124,7 @@ async fn the_host_is_out_of_sight_and_out_of_reach() {
 #[tokio::test]
 async fn low_ports_and_ping_are_allowed_without_privilege() {
     let rig = Rig::new().await;
-    let script = "nc -l -p 80 & until grep -q ':0050 ' /proc/net/tcp; do usleep 20000; done; \
+    let script = "nc -l -p 80 & until cat /proc/net/tcp /proc/net/tcp6 | grep -q ':0050 '; do usleep 20000; done; \
                   echo bound; sleep 100";
     let mut process = sh(script);
     process.user = "33:34".to_owned();
