@@ -27,7 +27,11 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    agent::Event, layers::LayerStore, link::LinkHandle, slots::SlotsHandle, state::DataDir,
+    agent::Event,
+    layers::LayerStore,
+    link::LinkHandle,
+    slots::{NetworkReleaser, SlotsHandle},
+    state::DataDir,
     sys::net::NetworkHandle,
 };
 
@@ -50,6 +54,8 @@ pub struct YardInner {
     pub slots: SlotsHandle,
     /// The network.
     pub network: NetworkHandle,
+    /// Gives slots' networks back.
+    pub releaser: NetworkReleaser,
     /// Extracted layers.
     pub layers: LayerStore,
     /// For containers' resolv.conf.

@@ -5,11 +5,13 @@
 //! ```
 //! Owner: one task owns the shelf; [`SlotsHandle`] asks it. Invariants: a slot that is not given is
 //! destroyed, never forgotten; making slots for the shelf waits until a spawn that has just taken
-//! one is past its critical milliseconds. Decisions: `teu_node_core::slots`. Next: `maker`.
+//! one is past its critical milliseconds. Decisions: `teu_node_core::slots`. Next: `maker`, `release`.
 
 mod maker;
+mod release;
 
 pub use maker::{SlotError, WarmSlot};
+pub use release::NetworkReleaser;
 
 use std::time::Duration;
 
@@ -49,7 +51,12 @@ pub struct SlotsHandle {
 impl SlotsHandle {
     /// Starts the task, which keeps `floor` slots.
     #[must_use]
-    pub fn start(launcher: LauncherConfig, network: NetworkHandle, floor: usize) -> Self {
+    pub fn start(
+        launcher: LauncherConfig,
+        network: NetworkHandle,
+        releaser: NetworkReleaser,
+        floor: usize,
+    ) -> Self {
         let (asks, inbox) = mpsc::channel(QUEUE);
         let limits = SlotLimits {
             floor,
@@ -58,7 +65,7 @@ impl SlotsHandle {
         };
         let task = SlotTask {
             shelf: Shelf::new(limits),
-            maker: SlotMaker::new(launcher, network),
+            maker: SlotMaker::new(launcher, network, releaser),
             epoch: Instant::now(),
         };
         tokio::spawn(task.run(inbox));

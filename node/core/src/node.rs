@@ -9,7 +9,7 @@ mod route;
 use std::{collections::BTreeMap, time::Duration};
 
 use teu_protocol::{
-    ids::{AttachmentId, ContainerId, ProcessId},
+    ids::{ContainerId, ProcessId},
     message::{ContainerState, NodeContainer, ResourceLimits},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     effect::Effect,
     input::{Input, Now},
     orders::Orders,
-    record::ContainerRecord,
+    record::{ContainerRecord, FurtherProcess},
 };
 
 pub use crate::container::Found;
@@ -47,16 +47,24 @@ impl NodeCore {
     }
 
     /// Takes over a container that an earlier agent left. Before the first input.
-    pub fn adopt(
-        &mut self,
-        record: ContainerRecord,
-        found: Found,
-        processes: Vec<(ProcessId, Vec<String>, Option<AttachmentId>)>,
-    ) {
+    /// `processes` are the further ones that its keeper has.
+    pub fn adopt(&mut self, record: ContainerRecord, found: Found, processes: &[ProcessId]) {
         let mut container = Container::found(record, found);
-        for (id, command, bound) in processes {
-            container.processes.adopt(id, command, bound);
+        for id in processes {
+            let known = container
+                .record
+                .processes
+                .iter()
+                .find(|one| one.id == *id)
+                .cloned();
+            let nameless = FurtherProcess {
+                id: *id,
+                command: Vec::new(),
+                bound: None,
+            };
+            container.processes.adopt(known.unwrap_or(nameless));
         }
+        container.record.processes = container.processes.remembered();
         self.containers.insert(container.id(), container);
     }
 

@@ -14,6 +14,8 @@ use teu_protocol::{
     message::{ProcessInfo, ProcessState, Termination},
 };
 
+use crate::record::FurtherProcess;
+
 /// Ended processes whose output can still be read: who starts one reads it at once.
 const ENDED_KEPT: usize = 64;
 
@@ -161,13 +163,21 @@ impl Processes {
         Some(oldest)
     }
 
+    /// Whoever waits for a start that will not be told of any more.
+    pub(crate) fn take_waiting(&mut self) -> Vec<RequestId> {
+        let waiting = self
+            .known
+            .values_mut()
+            .flat_map(|process| match &mut process.stage {
+                Stage::Starting(waiting) | Stage::EndedEarly(waiting, _) => std::mem::take(waiting),
+                Stage::Running | Stage::Ended(_) => Vec::new(),
+            });
+        waiting.collect()
+    }
+
     /// One that a restarted agent found running.
-    pub(crate) fn adopt(
-        &mut self,
-        id: ProcessId,
-        command: Vec<String>,
-        bound: Option<AttachmentId>,
-    ) {
+    pub(crate) fn adopt(&mut self, found: FurtherProcess) {
+        let FurtherProcess { id, command, bound } = found;
         let process = Process {
             command,
             bound,
@@ -175,6 +185,19 @@ impl Processes {
             signalled: false,
         };
         self.known.insert(id, process);
+    }
+
+    /// Those that run, as they are remembered.
+    pub(crate) fn remembered(&self) -> Vec<FurtherProcess> {
+        self.known
+            .iter()
+            .filter(|(_, process)| matches!(process.stage, Stage::Running))
+            .map(|(id, process)| FurtherProcess {
+                id: *id,
+                command: process.command.clone(),
+                bound: process.bound,
+            })
+            .collect()
     }
 
     pub(crate) fn is_known(&self, id: ProcessId) -> bool {

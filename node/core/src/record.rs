@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use teu_protocol::{
-    ids::{AttachmentId, ContainerId, Digest, PublicKey, SessionId, Tag},
+    ids::{AttachmentId, ContainerId, Digest, ProcessId, PublicKey, SessionId, Tag},
     image_config::ProcessTemplate,
     message::{ContainerState, Lifetime, NodeContainer, NodeSpawn, ResourceLimits},
 };
@@ -113,6 +113,19 @@ pub struct ContainerRecord {
     pub allowed_from: Vec<(ContainerId, Ipv4Addr)>,
     /// When its first process began: milliseconds since 1970.
     pub since_ms: Option<u64>,
+    /// Further processes that run.
+    pub processes: Vec<FurtherProcess>,
+}
+
+/// A further process, but for how it fares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FurtherProcess {
+    /// The process.
+    pub id: ProcessId,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Ends with this attachment.
+    pub bound: Option<AttachmentId>,
 }
 
 impl ContainerRecord {
@@ -139,6 +152,7 @@ impl ContainerRecord {
             ip: None,
             allowed_from: Vec::new(),
             since_ms: None,
+            processes: Vec::new(),
         }
     }
 

@@ -18,7 +18,10 @@ use teu_node_core::{
     node::Found,
     stream::LogProgress,
 };
-use teu_protocol::{ids::ContainerId, message::Topology};
+use teu_protocol::{
+    ids::{ContainerId, ProcessId},
+    message::Topology,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -34,7 +37,7 @@ use crate::{
     launcher::LauncherConfig,
     layers::{LayerError, LayerStore, UnpackLimits},
     link::{self, LinkUp},
-    slots::SlotsHandle,
+    slots::{NetworkReleaser, SlotsHandle},
     state::{DataDir, StateError, load_or_make_key},
     sys::net::{Adopted, NetConfig, NetError, NetworkHandle},
     usage,
@@ -176,7 +179,8 @@ async fn assemble(
         run_dir: run_dir.clone(),
         cgroup_parent: cgroup_parent.clone(),
     };
-    let slots = SlotsHandle::start(launcher, network.clone(), config.slots);
+    let releaser = NetworkReleaser::start(network.clone());
+    let slots = SlotsHandle::start(launcher, network.clone(), releaser.clone(), config.slots);
     let (link, link_now) = watch::channel(None);
     let yard = Yard::new(YardInner {
         data,
@@ -184,6 +188,7 @@ async fn assemble(
         cgroup_parent,
         slots,
         network,
+        releaser,
         layers,
         name_servers: name_servers.into_iter().map(Into::into).collect(),
         link: link_now,
@@ -300,7 +305,7 @@ impl Agent {
         entry.process(container.main_process());
         self.table.insert(container, entry);
         tracing::info!(%container, ?found, "taken over");
-        self.core.adopt(stored.record, found, processes);
+        self.core.adopt(stored.record, found, &processes);
         for input in ended {
             self.input(input);
         }
@@ -316,18 +321,12 @@ impl Agent {
     }
 }
 
-type FoundProcess = (
-    teu_protocol::ids::ProcessId,
-    Vec<String>,
-    Option<teu_protocol::ids::AttachmentId>,
-);
-
 /// What the keeper's processes are; and those ends that nobody was there to hear.
 fn adopt_processes(
     container: ContainerId,
     entry: &mut Entry,
     hello: &KeeperHello,
-) -> (Vec<FoundProcess>, Vec<Input>) {
+) -> (Vec<ProcessId>, Vec<Input>) {
     let mut processes = Vec::new();
     let mut ended = Vec::new();
     for process in &hello.processes {
@@ -342,7 +341,7 @@ fn adopt_processes(
         entry.add_found(process.id, progress);
         let is_main = process.id == container.main_process();
         if !is_main {
-            processes.push((process.id, command_of(process.pid), None));
+            processes.push(process.id);
         }
         if let Some(exit) = process.exit {
             let end: ProcessEnd = process_end(exit);
@@ -358,14 +357,6 @@ fn adopt_processes(
         }
     }
     (processes, ended)
-}
-
-fn command_of(pid: i32) -> Vec<String> {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split(|byte| *byte == 0)
-        .filter(|word| !word.is_empty())
-        .map(|word| String::from_utf8_lossy(word).into_owned())
-        .collect()
 }
 
 #[cfg(test)]

@@ -226,7 +226,7 @@ pub(super) async fn sweep_slot(yard: &Yard, sandbox: &Sandbox) -> bool {
 }
 
 pub(super) async fn release_network(yard: &Yard, sandbox: &Sandbox) -> bool {
-    match yard.network.release(vec![sandbox.net.slot.clone()]).await {
+    match yard.releaser.release(sandbox.net.slot.clone()).await {
         Ok(()) => true,
         Err(error) => {
             tracing::warn!(slot = %sandbox.net.slot, "network not released: {error}");

@@ -10,6 +10,7 @@ use std::{
 
 use tokio::sync::{Mutex, mpsc};
 
+use super::NetworkReleaser;
 use crate::{
     keeper::{KeeperLink, sweep},
     launcher::{LaunchError, LauncherConfig, LauncherHandle},
@@ -66,6 +67,7 @@ pub(super) struct SlotMaker {
 struct Inner {
     config: LauncherConfig,
     network: NetworkHandle,
+    releaser: NetworkReleaser,
     /// Started on first use, and again if it died.
     launcher: Mutex<Option<LauncherHandle>>,
     /// Seconds at the start, so that names differ from an earlier agent's.
@@ -74,13 +76,18 @@ struct Inner {
 }
 
 impl SlotMaker {
-    pub(super) fn new(config: LauncherConfig, network: NetworkHandle) -> Self {
+    pub(super) fn new(
+        config: LauncherConfig,
+        network: NetworkHandle,
+        releaser: NetworkReleaser,
+    ) -> Self {
         let era = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |age| age.as_secs());
         let inner = Inner {
             config,
             network,
+            releaser,
             launcher: Mutex::new(None),
             era,
             next: std::sync::atomic::AtomicU64::new(0),
@@ -194,14 +201,17 @@ impl SlotMaker {
     }
 
     pub(super) async fn destroy(&self, slots: Vec<WarmSlot>) {
-        let names: Vec<SlotName> = slots.iter().map(|slot| slot.net.slot.clone()).collect();
-        let destroyed = slots
-            .iter()
-            .map(|slot| self.destroy_keeper(&slot.net.slot, &slot.keeper));
+        let destroyed = slots.into_iter().map(|slot| async move {
+            let name = slot.net.slot;
+            self.destroy_keeper(&name, &slot.keeper).await;
+            if let Err(error) = self.inner.releaser.release(name).await {
+                tracing::warn!(
+                    "an address is not released: {}",
+                    crate::link::chain(&*error)
+                );
+            }
+        });
         futures::future::join_all(destroyed).await;
-        if let Err(error) = self.inner.network.release(names).await {
-            tracing::warn!("addresses not released: {}", crate::link::chain(&error));
-        }
     }
 
     async fn destroy_keeper(&self, slot: &SlotName, keeper: &KeeperLink) {

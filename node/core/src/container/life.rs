@@ -174,6 +174,8 @@ impl Container {
                     self.tell_end(LOST, out);
                 }
                 self.end_processes(out);
+                let starts = self.processes.take_waiting();
+                out.answer_all(starts, &Err(destroyed_meanwhile()));
                 out.answer_all(waits, &Ok(NodeReplyBody::Done));
                 Fate::Gone
             }
@@ -213,6 +215,16 @@ impl Container {
         }
     }
 
+    /// A restarted agent must know whose they are.
+    fn remember_processes(&mut self, out: &mut Out<'_>) {
+        let running = self.processes.remembered();
+        if self.has_network() && running != self.record.processes {
+            self.record.processes = running;
+            out.effects
+                .push(Effect::Persist(Box::new(self.record.clone())));
+        }
+    }
+
     /// The kernel told no end of these, but their sandbox is gone.
     fn end_processes(&mut self, out: &mut Out<'_>) {
         let status = ExitStatus::Signal(9);
@@ -236,6 +248,7 @@ impl Container {
     ) {
         let container = self.id();
         let started = self.processes.started(container, process, result.is_ok());
+        self.remember_processes(out);
         out.answer_all(started.waiting, &result.map(|()| NodeReplyBody::Done));
         if let Some(info) = started.ended {
             out.effects.push(Effect::Tell(NodeEvent::Process(info)));
@@ -271,6 +284,7 @@ impl Container {
             termination,
         });
         let (info, forgotten) = self.processes.end(container, process, termination);
+        self.remember_processes(out);
         if let Some(info) = info {
             out.effects.push(Effect::Tell(NodeEvent::Process(info)));
         }
@@ -279,4 +293,11 @@ impl Container {
                 .push(Effect::ForgetProcess { container, process });
         }
     }
+}
+
+fn destroyed_meanwhile() -> Refusal {
+    Refusal::new(
+        RefusalCode::NotFound,
+        "the container was destroyed meanwhile",
+    )
 }

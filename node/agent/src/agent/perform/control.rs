@@ -2,7 +2,7 @@
 //!
 //! Owner: the event loop starts them.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, path::Path};
 
 use teu_node_core::{
     Input,
@@ -17,7 +17,7 @@ use super::prepare;
 use crate::{
     agent::{Agent, Event},
     containers::{Entry, exec_plan, refuse_internal, refuse_start},
-    keeper::{KeeperLink, LogReader, SignalScope, StartError},
+    keeper::{KeeperLink, LOG_DIR, SignalScope, StartError},
     link::chain,
     sys::names::SlotName,
 };
@@ -200,7 +200,8 @@ impl Agent {
         if let Some(entry) = self.table.get_mut(&container) {
             entry.processes.remove(&process);
         }
-        let _ = LogReader::new(self.yard.data.container(container).path(), process);
+        let logs = self.yard.data.container(container).path().join(LOG_DIR);
+        tokio::task::spawn_blocking(move || remove_logs(&logs, process));
         self.ask_keeper(None, container, |keeper| async move {
             keeper.forget(process).await
         });
@@ -254,5 +255,19 @@ impl Agent {
                 .send(Event::Core(Input::Answered { request, result }))
                 .await;
         });
+    }
+}
+
+/// A log's segments are `<process>.<cursor>.log`.
+fn remove_logs(logs: &Path, process: ProcessId) {
+    let prefix = format!("{process}.");
+    let Ok(entries) = std::fs::read_dir(logs) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            // It goes with its container at the latest.
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
