@@ -13,6 +13,8 @@ mod builder;
 mod output;
 mod pump;
 mod stdin;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use attached::{AttachedReader, Item, Source};
 pub use builder::{CommandOutput, ProcessBuilder};

@@ -124,7 +124,8 @@ impl Drop for StreamGuard {
             _ => CloseSaid::Nothing,
         };
         let notice = Notice {
-            stream: self.stream, said,
+            stream: self.stream,
+            said,
         };
         // The session may be over: then there is nobody to tell.
         let _ = self.notices.send(notice);

@@ -6,6 +6,8 @@
 
 mod connection;
 mod pump;
+#[cfg(test)]
+mod tests;
 
 pub use connection::Connection;
 

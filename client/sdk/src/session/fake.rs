@@ -21,8 +21,12 @@ use crate::{Container, error::ConnectError};
 
 pub(crate) const SESSION: SessionId = SessionId::from_bytes([5; 16]);
 
-pub(crate) const LIMITS: SessionLimits =
-    SessionLimits { streams: 16, window_bytes: 8 << 20, containers: 10, requests: 64 };
+pub(crate) const LIMITS: SessionLimits = SessionLimits {
+    streams: 16,
+    window_bytes: 8 << 20,
+    containers: 10,
+    requests: 64,
+};
 
 pub(crate) struct FakeTransport(mpsc::UnboundedSender<DialRequest>);
 
@@ -49,12 +53,16 @@ impl Transport for FakeTransport {
 }
 
 fn no_link() -> ConnectError {
-    ConnectError::Link { reason: "the test hung up".into() }
+    ConnectError::Link {
+        reason: "the test hung up".into(),
+    }
 }
 
 impl LinkSend for FakeSender {
     async fn send(&mut self, message: ClientToMaster, bulk: Vec<Bytes>) -> Result<(), LinkGone> {
-        self.0.send((message, bulk)).map_err(|_| LinkGone("closed".into()))
+        self.0
+            .send((message, bulk))
+            .map_err(|_| LinkGone("closed".into()))
     }
 }
 
@@ -89,7 +97,11 @@ impl FakeMaster {
         };
         let (dialled, (_, far)) =
             tokio::join!(transport.dial(initiate.clone()), master.accept(ready));
-        (super::start(transport, initiate, dialled.unwrap()), master, far)
+        (
+            super::start(transport, initiate, dialled.unwrap()),
+            master,
+            far,
+        )
     }
 
     /// Lets the next dial in.
@@ -97,10 +109,22 @@ impl FakeMaster {
         let (initiate, verdict) = self.0.recv().await.unwrap();
         let (to_client, receiver) = mpsc::unbounded_channel();
         let (sender, from_client) = mpsc::unbounded_channel();
-        let dialled =
-            Dialled { sender: FakeSender(sender), receiver: FakeReceiver(receiver), ready };
-        assert!(verdict.send(Ok(dialled)).is_ok(), "the client gave up dialling");
-        (initiate, FarEnd { to_client, from_client })
+        let dialled = Dialled {
+            sender: FakeSender(sender),
+            receiver: FakeReceiver(receiver),
+            ready,
+        };
+        assert!(
+            verdict.send(Ok(dialled)).is_ok(),
+            "the client gave up dialling"
+        );
+        (
+            initiate,
+            FarEnd {
+                to_client,
+                from_client,
+            },
+        )
     }
 
     /// Turns the next dial away.
@@ -142,7 +166,10 @@ impl FarEnd {
     }
 
     pub(crate) fn reply(&self, id: RequestId, result: Result<ReplyBody, Refusal>) {
-        self.say(MasterToClient::Reply(Box::new(Reply { id, result })), Vec::new());
+        self.say(
+            MasterToClient::Reply(Box::new(Reply { id, result })),
+            Vec::new(),
+        );
     }
 
     pub(crate) fn refuse(&self, id: RequestId, code: RefusalCode) {
@@ -163,8 +190,15 @@ impl FarEnd {
     }
 
     pub(crate) fn data(&self, stream: StreamId, channel: Channel, cursor: u64, bytes: &[u8]) {
-        let frame = StreamFrame::Data { stream, channel, cursor };
-        self.say(MasterToClient::Stream(frame), vec![Bytes::copy_from_slice(bytes)]);
+        let frame = StreamFrame::Data {
+            stream,
+            channel,
+            cursor,
+        };
+        self.say(
+            MasterToClient::Stream(frame),
+            vec![Bytes::copy_from_slice(bytes)],
+        );
     }
 
     pub(crate) fn frame(&self, frame: StreamFrame) {

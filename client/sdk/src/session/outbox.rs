@@ -63,7 +63,8 @@ pub(super) fn start<S: LinkSend>() -> (Outbox<S>, tokio::task::JoinHandle<()>) {
         Outbox {
             links,
             control,
-            bulk, reports,
+            bulk,
+            reports,
         },
         task,
     )

@@ -12,8 +12,8 @@ use tokio_util::sync::PollSender;
 
 use super::command::StreamAsk;
 use crate::stream::{
-    Chunk, CloseSaid, Notice, Outgoing, RecvWindow, SendCredit, Stream, StreamGuard, StreamItem, StreamOver,
-    StreamReader, StreamWriter,
+    Chunk, CloseSaid, Notice, Outgoing, RecvWindow, SendCredit, Stream, StreamGuard, StreamItem,
+    StreamOver, StreamReader, StreamWriter,
 };
 
 /// What a stream gets while there is plenty: a round trip of 2 ms at 4 Gbit/s.
@@ -169,7 +169,9 @@ impl Streams {
 
     /// Our Close of the stream is on the link.
     pub(super) fn close_sent(&mut self, id: StreamId) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         entry.close_sent = true;
         if !entry.is_held {
             self.remove(id);

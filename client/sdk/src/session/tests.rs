@@ -7,8 +7,8 @@ use bytes::Bytes;
 use teu_protocol::{
     ids::{StreamId, Tag},
     message::{
-        Channel, ClientToMaster, ContainerState, Event, EventBody, ExitStatus, MasterToClient, Ready,
-        Refusal, RefusalCode, ReplyBody, RequestBody, SessionAsk, SessionLimits, StreamEnd,
+        Channel, ClientToMaster, ContainerState, Event, EventBody, ExitStatus, MasterToClient,
+        Ready, Refusal, RefusalCode, ReplyBody, RequestBody, SessionAsk, SessionLimits, StreamEnd,
         StreamFrame, Termination,
     },
 };
@@ -22,17 +22,28 @@ use crate::{
     stream::{Stream, StreamItem, StreamOver},
 };
 
-const TUNNEL: StreamAsk = StreamAsk::Tunnel { container: CONTAINER, port: 80, proxied: false };
+const TUNNEL: StreamAsk = StreamAsk::Tunnel {
+    container: CONTAINER,
+    port: 80,
+    proxied: false,
+};
 
 fn list(handle: &super::SessionHandle) -> tokio::task::JoinHandle<crate::Result<ReplyBody>> {
     let handle = handle.clone();
-    tokio::spawn(async move { handle.request("list", RequestBody::List, Patience::USUAL).await })
+    tokio::spawn(async move {
+        handle
+            .request("list", RequestBody::List, Patience::USUAL)
+            .await
+    })
 }
 
 fn open(handle: &super::SessionHandle) -> tokio::task::JoinHandle<crate::Result<Stream>> {
     let handle = handle.clone();
     tokio::spawn(async move {
-        handle.open("connect", TUNNEL, Patience::USUAL).await.map(|(stream, _)| stream)
+        handle
+            .open("connect", TUNNEL, Patience::USUAL)
+            .await
+            .map(|(stream, _)| stream)
     })
 }
 
@@ -56,7 +67,11 @@ async fn a_persistent_session_is_asked_for_by_name_again() {
     let named = SessionAsk::Named("default".parse::<Tag>().unwrap());
     let (_handle, mut master, far) = FakeMaster::connected_as(named.clone(), ready()).await;
     drop(far);
-    let initiate = master.refuse(ConnectError::Link { reason: "not yet".into() }).await;
+    let initiate = master
+        .refuse(ConnectError::Link {
+            reason: "not yet".into(),
+        })
+        .await;
     assert_eq!(initiate.session, named);
     let (again, _far) = master.accept(ready()).await;
     assert_eq!(again, initiate, "the attachment stays the same");
@@ -81,7 +96,10 @@ async fn a_refusal_that_may_pass_is_asked_again_with_the_same_id_until_patience_
         }
     });
     let error = asked.await.unwrap().unwrap_err();
-    assert_eq!(error.refusal().map(|refusal| refusal.code), Some(RefusalCode::Unavailable));
+    assert_eq!(
+        error.refusal().map(|refusal| refusal.code),
+        Some(RefusalCode::Unavailable)
+    );
     refusing.abort();
 }
 
@@ -105,13 +123,27 @@ async fn a_session_that_is_gone_ends_everything_with_the_reason() {
     drop(far);
     let refusal = Refusal::new(RefusalCode::NotFound, "no such session");
     master.refuse(ConnectError::Refused(refusal)).await;
-    for error in [asked.await.unwrap().unwrap_err(), opened.await.unwrap().unwrap_err()] {
-        assert!(matches!(error, Error::Closed(CloseReason::Expired)), "{error}");
+    for error in [
+        asked.await.unwrap().unwrap_err(),
+        opened.await.unwrap().unwrap_err(),
+    ] {
+        assert!(
+            matches!(error, Error::Closed(CloseReason::Expired)),
+            "{error}"
+        );
     }
-    assert!(matches!(waiting.await.unwrap(), Err(Error::Closed(CloseReason::Expired))));
-    let late = handle.request("list", RequestBody::List, Patience::USUAL).await;
+    assert!(matches!(
+        waiting.await.unwrap(),
+        Err(Error::Closed(CloseReason::Expired))
+    ));
+    let late = handle
+        .request("list", RequestBody::List, Patience::USUAL)
+        .await;
     assert!(matches!(late, Err(Error::Closed(CloseReason::Expired))));
-    assert_eq!(*handle.link_state().borrow(), LinkState::Closed(CloseReason::Expired));
+    assert_eq!(
+        *handle.link_state().borrow(),
+        LinkState::Closed(CloseReason::Expired)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,21 +156,40 @@ async fn the_snapshot_replaces_what_was_known_and_handles_stay_valid() {
         cause: teu_protocol::message::Cause::Exited,
     };
     let mut info = fake::container_info();
-    info.state = ContainerState::Exited { termination, at_ms: 1 };
-    let (_, far) = master.accept(Ready { containers: vec![info], ..ready() }).await;
+    info.state = ContainerState::Exited {
+        termination,
+        at_ms: 1,
+    };
+    let (_, far) = master
+        .accept(Ready {
+            containers: vec![info],
+            ..ready()
+        })
+        .await;
     assert_eq!(stays.wait_exit().await.unwrap(), termination);
     drop(far);
-    let (_, _far) = master.accept(Ready { containers: Vec::new(), ..ready() }).await;
+    let (_, _far) = master
+        .accept(Ready {
+            containers: Vec::new(),
+            ..ready()
+        })
+        .await;
     stays.wait_gone().await;
     assert!(view.containers().is_empty());
-    assert!(matches!(stays.wait_running().await, Err(Error::Ended { .. })));
+    assert!(matches!(
+        stays.wait_running().await,
+        Err(Error::Ended { .. })
+    ));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_event_makes_the_session_ask_for_the_whole_truth() {
     let (_handle, mut master, far) = FakeMaster::connected(ready()).await;
     let event = |seq| {
-        MasterToClient::Event(Event { seq, body: EventBody::ContainerGone(CONTAINER) })
+        MasterToClient::Event(Event {
+            seq,
+            body: EventBody::ContainerGone(CONTAINER),
+        })
     };
     far.say(event(1), Vec::new());
     far.say(event(1), Vec::new());
@@ -154,7 +205,10 @@ async fn the_last_handle_says_goodbye() {
     drop(handle);
     assert!(far.hear_now().is_none());
     drop(container);
-    assert!(matches!(far.hear().await, Some((ClientToMaster::Goodbye, _))));
+    assert!(matches!(
+        far.hear().await,
+        Some((ClientToMaster::Goodbye, _))
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,11 +218,17 @@ async fn close_waits_until_the_goodbye_was_heard() {
         let handle = handle.clone();
         async move { handle.close().await }
     });
-    assert!(matches!(far.hear().await, Some((ClientToMaster::Goodbye, _))));
+    assert!(matches!(
+        far.hear().await,
+        Some((ClientToMaster::Goodbye, _))
+    ));
     assert!(!closing.is_finished());
     drop(far);
     closing.await.unwrap();
-    assert_eq!(*handle.link_state().borrow(), LinkState::Closed(CloseReason::Closed));
+    assert_eq!(
+        *handle.link_state().borrow(),
+        LinkState::Closed(CloseReason::Closed)
+    );
 }
 
 /// Everything that the client sends on the stream, granting credit by `grants` in turn, which is
@@ -179,7 +239,9 @@ async fn receive_all(far: &mut FarEnd, stream: StreamId, first: u64, grants: &[u
     loop {
         match far.next_frame().await {
             (StreamFrame::Data { .. }, bytes) => {
-                credit = credit.checked_sub(bytes.len() as u64).expect("credit was exceeded");
+                credit = credit
+                    .checked_sub(bytes.len() as u64)
+                    .expect("credit was exceeded");
                 all.extend_from_slice(&bytes);
             }
             (StreamFrame::Eof { .. }, _) => return all,
@@ -187,7 +249,10 @@ async fn receive_all(far: &mut FarEnd, stream: StreamId, first: u64, grants: &[u
         }
         if credit == 0 {
             credit += grants.next().unwrap();
-            far.frame(StreamFrame::Credit { stream, bytes: credit });
+            far.frame(StreamFrame::Credit {
+                stream,
+                bytes: credit,
+            });
         }
     }
 }
@@ -202,12 +267,19 @@ async fn credit_is_used_up_and_never_exceeded() {
         let content: Vec<u8> = (0..300_000u32).map(|n| n.to_le_bytes()[0]).collect();
         let sent = content.clone();
         let sending = tokio::spawn(async move {
-            let mut parts = [Bytes::from(sent[..9].to_vec()), Bytes::from(sent[9..].to_vec())].into();
+            let mut parts = [
+                Bytes::from(sent[..9].to_vec()),
+                Bytes::from(sent[9..].to_vec()),
+            ]
+            .into();
             stream.writer.send(Channel::Main, &mut parts).await.unwrap();
             stream.writer.eof(Channel::Main).await.unwrap();
             stream
         });
-        assert!(receive_all(&mut far, id, 10, grants).await == content, "{grants:?}");
+        assert!(
+            receive_all(&mut far, id, 10, grants).await == content,
+            "{grants:?}"
+        );
         sending.await.unwrap();
     }
 }
@@ -226,7 +298,9 @@ async fn a_slow_reader_holds_up_nobody_else() {
     for _ in 0..10 {
         // The whole of what is granted, again and again.
         far.data(id, Channel::Main, 0, &vec![0; credit as usize]);
-        let StreamItem::Data(chunk) = fast.reader.next().await else { panic!() };
+        let StreamItem::Data(chunk) = fast.reader.next().await else {
+            panic!()
+        };
         drop(chunk);
         let Some((ClientToMaster::Stream(StreamFrame::Credit { stream, bytes }), _)) =
             far.hear().await
@@ -247,15 +321,24 @@ async fn a_master_that_exceeds_the_window_is_not_trusted_any_more() {
     let _stream = opened.await.unwrap().unwrap();
     far.data(id, Channel::Main, 0, &vec![0; window as usize + 1]);
     let mut state = handle.link_state().clone();
-    let closed = state.wait_for(|state| matches!(state, LinkState::Closed(_))).await.unwrap();
-    assert!(matches!(&*closed, LinkState::Closed(CloseReason::Protocol(_))));
+    let closed = state
+        .wait_for(|state| matches!(state, LinkState::Closed(_)))
+        .await
+        .unwrap();
+    assert!(matches!(
+        &*closed,
+        LinkState::Closed(CloseReason::Protocol(_))
+    ));
 }
 
 #[tokio::test(start_paused = true)]
 async fn windows_stay_within_the_sessions_limit_and_more_streams_wait() {
-    let limits = SessionLimits { window_bytes: 256 << 10, streams: 100, ..fake::LIMITS };
-    let (handle, _master, mut far) =
-        FakeMaster::connected(Ready { limits, ..ready() }).await;
+    let limits = SessionLimits {
+        window_bytes: 256 << 10,
+        streams: 100,
+        ..fake::LIMITS
+    };
+    let (handle, _master, mut far) = FakeMaster::connected(Ready { limits, ..ready() }).await;
     let mut streams = Vec::new();
     let mut granted = 0;
     while granted + (64 << 10) <= limits.window_bytes {
@@ -271,7 +354,13 @@ async fn windows_stay_within_the_sessions_limit_and_more_streams_wait() {
     let (id, stream) = streams.pop().unwrap();
     drop(stream);
     let (frame, _) = far.next_frame().await;
-    assert_eq!(frame, StreamFrame::Close { stream: id, end: StreamEnd::Done });
+    assert_eq!(
+        frame,
+        StreamFrame::Close {
+            stream: id,
+            end: StreamEnd::Done
+        }
+    );
     far.open(0).await;
     waiting.await.unwrap().unwrap();
 }
@@ -312,7 +401,9 @@ async fn streams_die_with_their_link_and_opening_goes_on_with_the_next() {
     let (_, mut far) = master.accept(ready()).await;
     let again = far.request().await;
     assert_ne!(again.id, asked.id, "a stream is opened anew");
-    let RequestBody::Tunnel { stream: second, .. } = again.body else { panic!() };
+    let RequestBody::Tunnel { stream: second, .. } = again.body else {
+        panic!()
+    };
     assert!(second > first, "stream numbers are not used twice");
     far.reply(again.id, Ok(ReplyBody::Opened { window: 1 }));
     half_open.await.unwrap().unwrap();
@@ -330,14 +421,19 @@ async fn an_open_that_nobody_waits_for_is_closed_when_it_comes() {
     opened.abort();
     let _ = opened.await;
     far.reply(request.id, Ok(ReplyBody::Opened { window: 1 }));
-    assert!(matches!(far.next_frame().await, (StreamFrame::Close { .. }, _)));
+    assert!(matches!(
+        far.next_frame().await,
+        (StreamFrame::Close { .. }, _)
+    ));
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_answer_is_a_timeout_even_without_a_link() {
     let (handle, master, far) = FakeMaster::connected(ready()).await;
     drop(far);
-    let outcome = tokio::time::timeout(Duration::from_secs(60), list(&handle)).await.unwrap();
+    let outcome = tokio::time::timeout(Duration::from_secs(60), list(&handle))
+        .await
+        .unwrap();
     assert!(matches!(outcome.unwrap(), Err(Error::Timeout { .. })));
     drop(master);
 }
