@@ -16,7 +16,10 @@ use teu_node::{
         LogReader, ProcessExit, ProcessPlan, RootPlan, StartPlan,
     },
     launcher::{LauncherConfig, LauncherHandle},
-    sys::names::SlotName,
+    sys::{
+        cgroup::{Cgroup, Hierarchies},
+        names::SlotName,
+    },
 };
 use teu_protocol::ids::{ContainerId, ProcessId};
 use tokio::sync::mpsc;
@@ -205,25 +208,17 @@ impl Drop for Rig {
         for slot in keeper::slots(&self.run_dir()).unwrap_or_default() {
             let _ = keeper::sweep(&self.run_dir(), &self.parent, &slot);
         }
-        let parent = self.parent.clone();
-        std::thread::spawn(move || {
-            // The launcher leaves its group a moment after its handle is dropped.
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                let dirs: Vec<_> = walk(Path::new("/sys/fs/cgroup"), 2)
-                    .into_iter()
-                    .filter(|one| one.ends_with(&parent))
-                    .collect();
-                for dir in &dirs {
-                    let _ = fs::remove_dir(dir.join(teu_node::launcher::KEEPERS_GROUP));
-                    let _ = fs::remove_dir(dir);
-                }
-                if dirs.is_empty() || Instant::now() > deadline {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        });
+        // Launcher and keepers go now: the runtime that would end them is ending itself.
+        let hierarchies = Hierarchies::detect().unwrap();
+        let keepers = Cgroup::named(
+            &hierarchies,
+            &self.parent,
+            teu_node::launcher::KEEPERS_GROUP,
+        );
+        let _ = keepers.kill_all().and_then(|()| keepers.remove());
+        for one in hierarchies.iter() {
+            let _ = fs::remove_dir(one.mount.join(&self.parent));
+        }
     }
 }
 
