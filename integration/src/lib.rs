@@ -4,4 +4,5 @@
 //! under `tests/` (e2e as root, attack, simulation, tidiness) and `src/bin/bench`.
 
 pub mod attack;
+pub mod sim;
 pub mod world;
