@@ -4,5 +4,16 @@
 //! container's sake, and nothing in here decides; plans come from `teu-node-core`.
 //! Next: `names` for what everything is called, `net` for the network.
 
+pub mod cgroup;
+pub mod fork;
+pub mod idmap;
 pub mod names;
+pub mod namespaces;
 pub mod net;
+pub mod netns;
+pub mod oci;
+pub mod pty;
+pub mod rootfs;
+pub mod seccomp;
+pub mod seqpacket;
+pub mod users;
