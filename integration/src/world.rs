@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use census::Census;
+pub use census::{Census, interfaces};
 pub use http::{get, try_get};
 
 /// How long anything may take that a test waits for: generous, for a loaded machine.

@@ -110,3 +110,11 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         ExitCode::SUCCESS
     }
 }
+
+/// `teu` alone: the help with its examples, on stderr, for nothing was done.
+pub(crate) fn without_arguments() -> ExitCode {
+    use clap::CommandFactory as _;
+    let help = crate::args::Cli::command().render_help();
+    let _ = write!(io::stderr(), "{help}");
+    ExitCode::from(125)
+}

@@ -45,10 +45,19 @@ fn entries(directory: &Path) -> BTreeSet<String> {
 
 fn links(instance: &str) -> usize {
     let prefix = format!("{instance}v");
-    entries(Path::new("/sys/class/net"))
+    interfaces()
         .iter()
         .filter(|name| name.starts_with(&prefix))
         .count()
+}
+
+/// Names of the network interfaces of this process's network namespace (sysfs would tell those of
+/// whoever mounted it).
+#[must_use]
+pub fn interfaces() -> BTreeSet<String> {
+    let table = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    let names = table.lines().filter_map(|line| line.split_once(':'));
+    names.map(|(name, _)| name.trim().to_owned()).collect()
 }
 
 fn cgroups(instance: &str) -> usize {

@@ -1,8 +1,8 @@
 //! What is left behind: nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use teu_integration::world::{World, eventually, kill, within};
+use teu_integration::world::{Census, PATIENCE, World, eventually, interfaces, kill, within};
 
 use crate::{Own, wait};
 
@@ -42,10 +42,19 @@ fn killed_client() {
     within(CLEAN_WITHIN, "containers are gone", || {
         world.census().containers == before.containers
     });
-    eventually("links, cgroups, mounts and rules are as before", || {
-        world.census() == before
-    });
+    returns_to(&world, &before);
     assert_eq!(world.ok(["ps", "-a", "-q"]), "");
+}
+
+/// Waits until everything is as it was; shows the difference if it does not come to that.
+fn returns_to(world: &World, before: &Census) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut now = world.census();
+    while now != *before && Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_millis(50));
+        now = world.census();
+    }
+    assert_eq!(now, *before, "(left: now, right: before)");
 }
 
 /// Waits until the warm slots are complete: two looks that agree, half a second apart.
@@ -79,9 +88,7 @@ fn cycles() {
         }
         location.close().await;
     });
-    eventually("links, cgroups, mounts and rules are as before", || {
-        world.census() == before
-    });
+    returns_to(&world, &before);
 }
 
 fn purge() {
@@ -90,11 +97,8 @@ fn purge() {
     world.ok(["run", "-d", "--name", "left", "busybox", "sleep", "1000"]);
     let (instance, data) = (world.instance().to_owned(), world.data());
     world.purge();
-    let bridge = format!("/sys/class/net/{instance}0");
-    assert!(
-        !std::path::Path::new(&bridge).exists(),
-        "the bridge is gone"
-    );
+    let bridge = format!("{instance}0");
+    assert!(!interfaces().contains(&bridge), "the bridge is gone");
     assert!(!data.exists(), "the data is gone");
     let tables = std::process::Command::new("nft")
         .args(["list", "tables"])

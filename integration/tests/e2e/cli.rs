@@ -55,7 +55,14 @@ fn exit_codes(world: &World) {
     ]);
     // The first process of a namespace is immune to its own signals, so the shell ends normally.
     assert_eq!(killed.status.code(), Some(0));
-    let child = world.teu(["run", "--rm", "busybox", "sh", "-c", "sh -c 'kill -9 $$'"]);
+    let child = world.teu([
+        "run",
+        "--rm",
+        "busybox",
+        "sh",
+        "-c",
+        "sh -c 'kill -9 $$'; exit $?",
+    ]);
     assert_eq!(child.status.code(), Some(137));
 }
 
@@ -292,7 +299,7 @@ fn help(world: &World) {
     world.ok(["man".as_ref(), pages.as_os_str()]);
     assert!(pages.join("teu-run.1").is_file());
     assert!(world.ok(["completions", "bash"]).contains("_teu"));
-    let typo = world.teu(["rnu"]);
+    let typo = world.teu(["runn"]);
     assert!(
         String::from_utf8_lossy(&typo.stderr).contains("'run'"),
         "did you mean"

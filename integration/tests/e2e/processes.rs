@@ -126,20 +126,21 @@ fn exec_dies(world: &World) {
 }
 
 fn interrupt(world: &World) {
+    let script = "trap 'exit 3' INT; echo ready; while :; do sleep 0.1; done";
     let mut child = world
         .command([
-            "run",
-            "--rm",
-            "--name",
-            "int-one",
-            "busybox",
-            "sh",
-            "-c",
-            "trap 'exit 3' INT; while :; do sleep 0.1; done",
+            "run", "--rm", "--name", "int-one", "busybox", "sh", "-c", script,
         ])
+        .stdout(Stdio::piped())
         .spawn()
         .expect("teu is built");
-    eventually("it runs", || world.ok(["ps"]).contains("int-one"));
+    let mut ready = [0; 6];
+    child
+        .stdout
+        .as_mut()
+        .expect("a pipe")
+        .read_exact(&mut ready)
+        .expect("it runs and we are attached");
     kill(child.id(), rustix::process::Signal::INT);
     assert_eq!(child.wait().expect("it ends").code(), Some(3));
     assert!(!world.ok(["ps", "-a"]).contains("int-one"));

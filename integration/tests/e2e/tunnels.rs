@@ -29,7 +29,7 @@ pub(crate) const TRIALS: &[Shared] = &[
 ];
 
 /// Echoes each connection to its end of input.
-const ECHO: [&str; 6] = ["nc", "-lk", "-p", "7", "-e", "cat"];
+const ECHO: [&str; 6] = ["nc", "-ll", "-p", "7", "-e", "cat"];
 
 async fn spawn(world: &World, command: &[&str]) -> (teu::Location, Container) {
     let location = world.connect().await.expect("connected");
@@ -122,7 +122,7 @@ fn half_close(world: &World) {
     wait(async {
         // Answers only after the end of input: would hang if the half-close were lost.
         let (location, container) =
-            spawn(world, &["nc", "-lk", "-p", "7", "-e", "sha256sum"]).await;
+            spawn(world, &["nc", "-ll", "-p", "7", "-e", "sha256sum"]).await;
         container
             .wait_tcp(7, Duration::from_secs(20))
             .await
@@ -157,7 +157,7 @@ fn stalled(world: &World) {
             .wait_tcp(7, Duration::from_secs(20))
             .await
             .expect("it listens");
-        let flood = ["nc", "-lk", "-p", "8", "-e", "cat", "/dev/zero"];
+        let flood = ["nc", "-ll", "-p", "8", "-e", "cat", "/dev/zero"];
         let flooding = location
             .spawn("busybox")
             .command(flood)

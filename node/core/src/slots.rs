@@ -22,7 +22,7 @@ pub struct SlotLimits {
 }
 
 /// After this long without a want the target halves.
-const QUIET: Duration = Duration::from_secs(20);
+const QUIET: Duration = Duration::from_secs(5);
 
 /// The pool's book: `S` is a prepared slot, `W` somebody who wants one.
 #[derive(Debug)]

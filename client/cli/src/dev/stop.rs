@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use teu::{Location, Session};
 
 use super::{DevError, Layout, layout::file_error, supervise};
@@ -21,7 +21,7 @@ pub(super) async fn stop(globals: &Globals, layout: &Layout, purge: bool) -> Res
         if !matches!(ended, Ok(Ok(()))) {
             output::note("teu dev: the master does not answer; ending the processes all the same");
         }
-        end_supervisor(pid).await?;
+        end_supervisor(layout, pid).await?;
     }
     if purge {
         layout.purge_node().await?;
@@ -61,13 +61,14 @@ async fn end_sessions(globals: &Globals, layout: &Layout) -> Result<(), Failure>
     Ok(())
 }
 
-async fn end_supervisor(pid: u32) -> Result<(), DevError> {
+/// The supervisor holds its lock until its children have ended.
+async fn end_supervisor(layout: &Layout, pid: u32) -> Result<(), DevError> {
     let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Ok(());
     };
     let _ = kill_process(process, Signal::TERM);
     let ended = async {
-        while test_kill_process(process).is_ok() {
+        while supervise::running(layout).is_some() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

@@ -16,7 +16,7 @@ const BYTES: u64 = 2 << 30;
 pub(crate) async fn run(world: &World) -> Result<(), Failure> {
     println!("tunnel: {} GiB, one connection", BYTES >> 30);
     let location = world.connect().await?;
-    let source = ["nc", "-lk", "-p", "9", "-e", "cat", "/dev/zero"];
+    let source = ["nc", "-ll", "-p", "9", "-e", "cat", "/dev/zero"];
     let container = location.spawn("busybox").command(source).start().await?;
     container
         .wait_tcp(9, std::time::Duration::from_secs(20))
