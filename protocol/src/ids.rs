@@ -165,9 +165,7 @@ fn derive16(label: &[u8], session: &SessionId, request: &RequestId) -> [u8; 16] 
 
 /// Names a stream on one connection. Chosen by whoever opens it: clients count up from 1; the
 /// master translates to its own numbers towards the node, so neither side sees the other's.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StreamId(pub u64);
 
@@ -179,10 +177,12 @@ impl fmt::Display for StreamId {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// Fills `into` from exactly twice as many hex digits.
@@ -216,8 +216,14 @@ mod tests {
 
     #[test]
     fn derived_ids_depend_on_session_request_and_kind() {
-        let (a, b) = (SessionId::from_bytes([1; 16]), SessionId::from_bytes([2; 16]));
-        let (r, s) = (RequestId::from_bytes([3; 16]), RequestId::from_bytes([4; 16]));
+        let (a, b) = (
+            SessionId::from_bytes([1; 16]),
+            SessionId::from_bytes([2; 16]),
+        );
+        let (r, s) = (
+            RequestId::from_bytes([3; 16]),
+            RequestId::from_bytes([4; 16]),
+        );
         assert_eq!(ContainerId::derive(&a, &r), ContainerId::derive(&a, &r));
         assert_ne!(ContainerId::derive(&a, &r), ContainerId::derive(&b, &r));
         assert_ne!(ContainerId::derive(&a, &r), ContainerId::derive(&a, &s));

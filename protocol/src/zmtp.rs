@@ -25,6 +25,6 @@ mod tests;
 
 pub use command::{MAX_COMMAND_BYTES, MAX_PING_CONTEXT_BYTES, SocketRole};
 pub use decode::{Decoder, Event, Limits};
-pub use encode::{encode_chunks, encode_message, frame_header};
+pub use encode::{MAX_FRAME_HEADER_BYTES, encode_chunks, encode_message, frame_header};
 pub use error::ZmtpError;
 pub use greeting::{GREETING_BYTES, greeting};

@@ -1,7 +1,7 @@
 //! Prints what one link carries over loopback, in each direction, and its round-trip time. Both ends
 //! run in this process and share its cores. Run it with `--release`.
 //!
-//! Owner: nobody; it is a measurement, for docs/decisions/0002-teu-link-crate.md.
+//! Owner: nobody; it is a measurement, for docs/decisions/0010-own-dealer.md.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -17,6 +17,8 @@ use teu_protocol::limits::MAX_PART_CONTENT_BYTES;
 
 const BULK_MESSAGES: u64 = 60_000;
 const SMALL_MESSAGES: u64 = 400_000;
+/// The far end writes as the link does: several messages at once.
+const WRITE_BYTES: usize = 256 * 1024;
 const ROUND_TRIPS: u64 = 20_000;
 
 type Link = (LinkSender<Said>, LinkReceiver<Said, Said>);
@@ -51,7 +53,7 @@ async fn upwards(name: &str, mut peer: Peer, link: Link, count: u64, bulk: &Byte
     });
     let receiving = tokio::spawn(async move {
         for _ in 0..count {
-            let parts = peer.wire.recv().await.unwrap();
+            let parts = peer.wire.recv_mut().await.unwrap();
             peer.opener.open(parts).unwrap();
         }
         peer
@@ -73,9 +75,12 @@ async fn downwards(
     let start = Instant::now();
     let sending = tokio::spawn(async move {
         for number in 0..count {
-            peer.send(&Said::Number(number), std::slice::from_ref(&piece))
-                .await;
+            let waiting = peer.queue(&Said::Number(number), std::slice::from_ref(&piece));
+            if waiting >= WRITE_BYTES {
+                peer.flush().await;
+            }
         }
+        peer.flush().await;
         peer
     });
     let receiving = tokio::spawn(async move {

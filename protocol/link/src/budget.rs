@@ -1,13 +1,10 @@
 //! The bound on what waits to be sent, in bytes.
 //!
-//! `zeromq` queues up to 100,000 *messages* for a peer, whatever their size, and answers `send` as
-//! soon as one is queued. So each sealed part that it gets carries its share of a budget and gives it
-//! back when dropped, which `zeromq` does once the part is in its write buffer (128 KiB). Thus the
-//! bound holds across its queue too, and a slow peer slows its senders.
+//! A message takes its share before it is queued and gives it back when the system has it: so a slow
+//! peer slows its senders, and nobody else.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::LinkError;
@@ -26,9 +23,9 @@ pub(crate) struct Budget {
 }
 
 /// A message's share of the budget.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Share {
-    _permit: Option<Arc<OwnedSemaphorePermit>>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
@@ -41,14 +38,18 @@ impl Budget {
     /// Waits until there is room for a message of this size. One larger than the whole budget waits
     /// until it is alone.
     pub(crate) async fn take(&self, content_bytes: usize) -> Result<Share, LinkError> {
-        let cost = content_bytes
-            .saturating_add(MESSAGE_OVERHEAD_BYTES)
-            .min(BUDGET_BYTES);
-        let cost = u32::try_from(cost).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.bytes).acquire_many_owned(cost).await;
-        let permit = permit.map_err(|_| LinkError::Closed)?;
+        let permit = Arc::clone(&self.bytes).acquire_many_owned(cost(content_bytes));
+        let permit = permit.await.map_err(|_| LinkError::Closed)?;
         Ok(Share {
-            _permit: Some(Arc::new(permit)),
+            _permit: Some(permit),
+        })
+    }
+
+    /// A share if there is room now: for answers to a peer that is not known to be the location.
+    pub(crate) fn try_take(&self, content_bytes: usize) -> Option<Share> {
+        let permit = Arc::clone(&self.bytes).try_acquire_many_owned(cost(content_bytes));
+        Some(Share {
+            _permit: Some(permit.ok()?),
         })
     }
 
@@ -73,23 +74,11 @@ impl Budget {
     }
 }
 
-impl Share {
-    /// `part`, which holds on to this share until it is dropped.
-    pub(crate) fn attach_to(&self, part: Bytes) -> Bytes {
-        struct Held {
-            part: Bytes,
-            _share: Share,
-        }
-        impl AsRef<[u8]> for Held {
-            fn as_ref(&self) -> &[u8] {
-                &self.part
-            }
-        }
-        Bytes::from_owner(Held {
-            part,
-            _share: self.clone(),
-        })
-    }
+fn cost(content_bytes: usize) -> u32 {
+    let cost = content_bytes
+        .saturating_add(MESSAGE_OVERHEAD_BYTES)
+        .min(BUDGET_BYTES);
+    u32::try_from(cost).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -101,17 +90,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_comes_back_when_the_last_part_is_dropped() {
+    fn room_comes_back_when_a_share_is_dropped() {
         let budget = Budget::new();
         let share = budget.take(BUDGET_BYTES).now_or_never().unwrap().unwrap();
-        let first = share.attach_to(Bytes::from_static(b"a"));
-        let second = share.attach_to(Bytes::from_static(b"b"));
+        assert!(budget.take(1).now_or_never().is_none());
+        assert!(budget.try_take(1).is_none());
         drop(share);
-        assert!(budget.take(1).now_or_never().is_none());
-        drop(first);
-        assert!(budget.take(1).now_or_never().is_none());
-        assert_eq!(second.as_ref(), b"b");
-        drop(second);
+        assert!(budget.try_take(1).is_some());
         assert!(budget.take(1).now_or_never().is_some());
     }
 

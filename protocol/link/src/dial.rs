@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use teu_protocol::{
     heartbeat::LinkMessage,
@@ -11,13 +11,13 @@ use teu_protocol::{
         ClientHandshake, ClientStep, HandshakeError, LocationIdentity, StaticKey, Suite, Welcomed,
     },
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Connection, DialError, LinkError, LinkReceiver, LinkSender,
     error::Awaited,
     sender::Shared,
-    socket::{self, Disconnected, SocketReceiver, SocketSender},
+    socket::{self, Ended, Received, SocketReceiver, SocketSender},
 };
 
 /// Where a dialer gets 32 random bytes for a handshake.
@@ -90,34 +90,42 @@ impl Dialer {
         In: DeserializeOwned + LinkMessage,
     {
         let until = Instant::now() + self.deadline;
-        let (sender, receiver) = socket::connect(&self.endpoint, self.deadline).await?;
+        let (sender, receiver) = socket::connect(&self.endpoint, until)
+            .await?
+            .ok_or_else(|| self.timed_out(Awaited::Connection))?;
         let mut attempt = Attempt {
             dialer: self,
-            until,
             sender,
             receiver,
         };
-        let welcomed = attempt.shake_hands().await?;
+        let welcomed = timeout_at(until, attempt.shake_hands())
+            .await
+            .map_err(|_| self.timed_out(Awaited::Welcome))??;
         let welcome = welcomed.payload().clone();
         let epoch = Instant::now();
         let (initiate, sealer, opener) = welcomed
             .initiate(initiate_payload, Duration::ZERO)
             .map_err(DialError::Handshake)?;
-        attempt.send(initiate).await?;
+        timeout_at(until, attempt.send(&initiate))
+            .await
+            .map_err(|_| self.timed_out(Awaited::Ready))??;
         let Attempt {
-            sender, receiver, ..
+            sender,
+            mut receiver,
+            ..
         } = attempt;
+        receiver.trust();
 
         let shared = Arc::new(Shared::new());
         let sender = LinkSender::start(sender, sealer, epoch, Arc::clone(&shared));
         let mut receiver = LinkReceiver::new(receiver, opener, sender.clone(), epoch, shared);
-        let ready = match receiver.socket().recv_within(until - Instant::now()).await {
-            None => return Err(self.timed_out(Awaited::Ready)),
-            Some(Err(Disconnected)) => return Err(self.hung_up()),
-            Some(Ok(parts)) => receiver.open(parts),
-        };
+        let ready = timeout_at(until, receiver.recv())
+            .await
+            .map_err(|_| self.timed_out(Awaited::Ready))?;
         let (ready, _) = ready.map_err(|error| match error {
             LinkError::Refused(code) => DialError::Refused(code),
+            LinkError::Closed => Ended::HungUp.during_dial(&self.endpoint),
+            LinkError::Framing(source) => Ended::Violation(source).during_dial(&self.endpoint),
             other => DialError::Ready(other),
         })?;
         Ok(Connection {
@@ -135,18 +143,11 @@ impl Dialer {
             deadline: self.deadline,
         }
     }
-
-    fn hung_up(&self) -> DialError {
-        DialError::HungUp {
-            endpoint: self.endpoint.clone(),
-        }
-    }
 }
 
 /// One dial between ZMTP and READY.
 struct Attempt<'a> {
     dialer: &'a Dialer,
-    until: Instant,
     sender: SocketSender,
     receiver: SocketReceiver,
 }
@@ -164,13 +165,8 @@ impl Attempt<'_> {
         let (mut handshake, mut hello) =
             ClientHandshake::new(location, key, *suite, seed).map_err(DialError::Handshake)?;
         loop {
-            self.send(hello).await?;
-            let time = self.until - Instant::now();
-            let answer = match self.receiver.recv_within(time).await {
-                None => return Err(self.dialer.timed_out(Awaited::Welcome)),
-                Some(Err(Disconnected)) => return Err(self.not_recognised()),
-                Some(Ok(answer)) => answer,
-            };
+            self.send(&hello).await?;
+            let answer = self.answer().await?;
             match handshake.on_message(&answer) {
                 Ok(ClientStep::Welcomed(welcomed)) => return Ok(welcomed),
                 Ok(ClientStep::SendHello(next, with_cookie)) => {
@@ -182,16 +178,29 @@ impl Attempt<'_> {
         }
     }
 
-    async fn send(&mut self, parts: Vec<Bytes>) -> Result<(), DialError> {
-        self.sender
-            .send(parts)
-            .await
-            .map_err(|Disconnected| self.dialer.hung_up())
+    async fn send(&mut self, parts: &[Bytes]) -> Result<(), DialError> {
+        let sent = self.sender.send(parts).await;
+        sent.map_err(|ended| ended.during_dial(&self.dialer.endpoint))
     }
 
-    fn not_recognised(&self) -> DialError {
-        DialError::NotRecognised {
-            endpoint: self.dialer.endpoint.clone(),
+    /// What the location says to HELLO.
+    async fn answer(&mut self) -> Result<Vec<Bytes>, DialError> {
+        let endpoint = &self.dialer.endpoint;
+        loop {
+            match self.receiver.recv().await {
+                Ok(Received::Message(parts)) => {
+                    return Ok(parts.into_iter().map(BytesMut::freeze).collect());
+                }
+                Ok(Received::Reply(frame)) => {
+                    let sent = self.sender.write(&frame).await;
+                    sent.map_err(|ended| ended.during_dial(endpoint))?;
+                }
+                Err(Ended::HungUp) => {
+                    let endpoint = endpoint.clone();
+                    return Err(DialError::NotRecognised { endpoint });
+                }
+                Err(ended) => return Err(ended.during_dial(endpoint)),
+            }
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{io, time::Duration};
 
-use teu_protocol::noise::{HandshakeError, OpenError, SealError};
+use teu_protocol::{
+    noise::{HandshakeError, OpenError, SealError},
+    zmtp::ZmtpError,
+};
 
 /// Why no connection came about. [`DialError::is_retryable`] says whether to try again.
 #[derive(Debug, thiserror::Error)]
@@ -15,21 +18,19 @@ pub enum DialError {
         /// What the system says.
         source: io::Error,
     },
-    /// Something answers there, but not with ZMTP.
-    #[error("{endpoint} does not speak ZMTP")]
+    /// Something answers there, but not with ZMTP, or not as a location's master does.
+    #[error("{endpoint} does not speak ZMTP as a location does")]
     NotZmtp {
         /// Host and port.
         endpoint: String,
-        /// What `zeromq` says.
-        source: zeromq::ZmqError,
+        /// What it got wrong.
+        source: ZmtpError,
     },
     /// `host:port` was expected.
     #[error("`{endpoint}` is not an address: host:port is expected")]
     Endpoint {
         /// What was given.
         endpoint: String,
-        /// What `zeromq` says.
-        source: zeromq::ZmqError,
     },
     /// The deadline passed.
     #[error("{endpoint} did not {awaited} within {deadline:?}")]
@@ -123,6 +124,9 @@ pub enum LinkError {
     /// The location ended the connection, with a code of docs/errors.md. Not authenticated.
     #[error("the location ended the connection (code {0})")]
     Refused(u16),
+    /// The peer broke ZMTP or its bounds: somebody meddles.
+    #[error("what came from the location is no ZMTP")]
+    Framing(#[source] ZmtpError),
     /// A message from the peer is not authentic or not in order.
     #[error("a message from the location is not acceptable")]
     Open(#[source] OpenError),

@@ -1,18 +1,18 @@
 //! The dialling side of a TEU connection, shared by clients and nodes.
 //!
-//! A [`Dialer`] makes one [`Connection`]: TCP, ZMTP (the `zeromq` crate's DEALER), the Noise
+//! A [`Dialer`] makes one [`Connection`]: TCP, ZMTP as a DEALER, the Noise
 //! handshake, READY. It splits into a [`LinkSender`], cheap to clone, and a [`LinkReceiver`]. A lost
 //! link is not mended: whoever owns it dials again, at the pace of a [`Backoff`], and resumes its
 //! session.
 //!
 //! ```text
 //!   LinkSender ─┐ bytes' worth of      ┌ writer task ┐
-//!   LinkSender ─┴ permits, then queue ─▶ Sealer      ├─▶ zeromq ─▶ TCP
-//!   LinkReceiver::recv ◀── Opener ◀── heartbeats ◀───┴─── zeromq ◀─┘
+//!   LinkSender ─┴ permits, then queue ─▶ Sealer      ├─▶ socket ─▶ TCP
+//!   LinkReceiver::recv ◀── Opener ◀── heartbeats ◀───┴─── socket ◀─┘
 //! ```
 //!
 //! Invariants: a message is sent sealed, once, in order; what waits to be sent is bounded in bytes,
-//! `zeromq`'s own queue included; a dead peer is noticed at once if its TCP connection ends, else
+//! and so is what a peer can make us hold; a dead peer is noticed at once if its TCP connection ends, else
 //! within [`teu_protocol::limits::LINK_LOST_AFTER`]. Knows nothing of what messages mean.
 //! Next: [`teu_protocol::noise`] for the bytes.
 

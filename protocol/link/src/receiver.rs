@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use teu_protocol::{
     heartbeat::{Heartbeat, LinkMessage},
@@ -15,8 +15,12 @@ use crate::{
     LinkError, LinkSender,
     pulse::{Due, Pulse},
     sender::Shared,
-    socket::{Disconnected, SocketReceiver},
+    socket::{Ended, Received, SocketReceiver},
 };
+
+/// Bulk pieces up to this long are copied out of the receive buffer, so that a slow reader's short
+/// pieces do not each hold a whole buffer of what came beside them.
+const COPY_OUT_BYTES: usize = 8 * 1024;
 
 /// Receives messages. Dropping it ends the link.
 pub struct LinkReceiver<Out, In> {
@@ -81,10 +85,22 @@ where
                 }
                 Due::Lost => return Err(LinkError::Silent(LINK_LOST_AFTER)),
             };
-            let parts = tokio::select! {
+            let received = tokio::select! {
                 biased;
-                parts = self.socket.recv() => parts.map_err(|Disconnected| LinkError::Closed)?,
-                () = sleep_until(wake) => continue,
+                received = self.socket.recv() => received?,
+                () = sleep_until(wake) => {
+                    if self.socket.has_progressed() {
+                        self.pulse.heard(self.epoch.elapsed());
+                    }
+                    continue;
+                }
+            };
+            let parts = match received {
+                Received::Message(parts) => parts,
+                Received::Reply(frame) => {
+                    self.heartbeats.send_command(frame);
+                    continue;
+                }
             };
             self.pulse.heard(self.epoch.elapsed());
             let (message, bulk) = self.open(parts)?;
@@ -104,14 +120,24 @@ where
         self.epoch.elapsed() >= HANDSHAKE_AGAIN_AFTER
     }
 
-    pub(crate) fn open(&mut self, parts: Vec<Bytes>) -> Result<(In, Vec<Bytes>), LinkError> {
-        let Opened { control, bulk } = self.opener.open(parts)?;
+    fn open(&mut self, parts: Vec<BytesMut>) -> Result<(In, Vec<Bytes>), LinkError> {
+        let Opened { control, mut bulk } = self.opener.open(parts)?;
         let message = rmp_serde::from_slice(&control).map_err(LinkError::Decode)?;
+        for piece in &mut bulk {
+            if piece.len() <= COPY_OUT_BYTES {
+                *piece = Bytes::copy_from_slice(piece);
+            }
+        }
         Ok((message, bulk))
     }
+}
 
-    pub(crate) const fn socket(&mut self) -> &mut SocketReceiver {
-        &mut self.socket
+impl From<Ended> for LinkError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::HungUp => Self::Closed,
+            Ended::Violation(violation) => Self::Framing(violation),
+        }
     }
 }
 

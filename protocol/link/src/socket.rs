@@ -1,135 +1,174 @@
-//! The only file that knows the `zeromq` crate: one DEALER, one peer, no reconnecting.
+//! One DEALER, one peer, no reconnecting: TCP under the codec of [`teu_protocol::zmtp`].
 //!
-//! Facts about `zeromq` 0.7.0 that shape it (docs/decisions/0002-teu-link-crate.md): `recv` on a DEALER
-//! whose peer is gone waits for ever, only the monitor tells; an error from `recv` means that the
-//! connection is broken; a DEALER does not dial again by itself; `connect` retries a refused TCP
-//! connection silently until its timeout; PING from the peer breaks the connection.
+//! Owner: the dial; then each half belongs to its half of the link. Invariant: nothing that the peer
+//! sends makes this side hold more than [`Limits`] allow and one read: a length that a header claims
+//! allocates nothing. Why not the `zeromq` crate: docs/decisions/0010-own-dealer.md.
 
-use std::{io, time::Duration};
-
-use bytes::Bytes;
-use futures::{StreamExt, channel::mpsc};
-use tokio::{net::TcpStream, time::timeout};
-use zeromq::{
-    DealerRecvHalf, DealerSendHalf, DealerSocket, Socket, SocketEvent, SocketOptions, SocketRecv,
-    SocketSend, ZmqError, ZmqMessage,
+use bytes::{Bytes, BytesMut};
+use teu_protocol::zmtp::{self, Decoder, Event, Limits, SocketRole, ZmtpError};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time::{Instant, timeout_at},
 };
 
-use crate::{DialError, error::Awaited};
+use crate::DialError;
 
-/// A dial that is not through by then looks for the reason itself, because `zeromq` does not tell.
-const PROBE_AFTER: Duration = Duration::from_millis(200);
+/// Room for a read before the peer has authenticated: some messages of a handshake.
+const HANDSHAKE_READ_BYTES: usize = 16 * 1024;
 
-/// Reads start at this size and double up to the second: a full part and its header fit in the
-/// larger, so bulk needs about one read a part.
-const READ_BUFFER_BYTES: (usize, usize) = (4 * 1024, 128 * 1024);
+/// Room for a read afterwards: several full parts, so that a system call and the copying of a part
+/// that was read by half cost little beside them; few enough to stay in a core's cache until opened.
+const READ_BYTES: usize = 512 * 1024;
 
-/// Short reads before the buffer shrinks again.
-const SHORT_READS: usize = 4;
+/// Why nothing more comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The connection is over.
+    HungUp,
+    /// The peer broke ZMTP or its bounds.
+    Violation(ZmtpError),
+}
 
-/// The connection is over.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Disconnected;
+impl Ended {
+    /// As the outcome of a dial to `endpoint`.
+    pub(crate) fn during_dial(self, endpoint: &str) -> DialError {
+        let endpoint = endpoint.to_owned();
+        match self {
+            Self::HungUp => DialError::HungUp { endpoint },
+            Self::Violation(source) => DialError::NotZmtp { endpoint, source },
+        }
+    }
+}
 
-/// The sending half.
+/// What arrives.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Message(Vec<BytesMut>),
+    /// Send this frame: the peer's PING wants it.
+    Reply(Bytes),
+}
+
+/// The sending half. Dropping it tells the peer that nothing more comes.
 pub(crate) struct SocketSender {
-    half: DealerSendHalf,
+    half: OwnedWriteHalf,
 }
 
 /// The receiving half.
 pub(crate) struct SocketReceiver {
-    half: DealerRecvHalf,
-    monitor: mpsc::Receiver<SocketEvent>,
+    half: OwnedReadHalf,
+    decoder: Decoder,
+    received: BytesMut,
+    read_bytes: usize,
+    held_before: usize,
 }
 
-/// Connects to `host:port` and exchanges ZMTP greetings.
+/// Connects to `host:port` and exchanges ZMTP greetings and READY.
 pub(crate) async fn connect(
     endpoint: &str,
-    deadline: Duration,
-) -> Result<(SocketSender, SocketReceiver), DialError> {
-    let mut options = SocketOptions::default();
-    options.connect_timeout(deadline);
-    options.read_buffer(READ_BUFFER_BYTES.0, READ_BUFFER_BYTES.1, SHORT_READS);
-    let mut socket = DealerSocket::with_options(options);
-    let monitor = socket.monitor();
-    let address = format!("tcp://{endpoint}");
-    let outcome = tokio::select! {
-        biased;
-        outcome = socket.connect(&address) => outcome,
-        source = probe(endpoint) => {
-            return Err(DialError::Unreachable { endpoint: endpoint.to_owned(), source });
-        }
+    until: Instant,
+) -> Result<Option<(SocketSender, SocketReceiver)>, DialError> {
+    if !is_host_and_port(endpoint) {
+        let endpoint = endpoint.to_owned();
+        return Err(DialError::Endpoint { endpoint });
+    }
+    timeout_at(until, greet(endpoint)).await.ok().transpose()
+}
+
+fn is_host_and_port(endpoint: &str) -> bool {
+    let parts = endpoint.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+async fn greet(endpoint: &str) -> Result<(SocketSender, SocketReceiver), DialError> {
+    let unreachable = |source| DialError::Unreachable {
+        endpoint: endpoint.to_owned(),
+        source,
     };
-    outcome.map_err(|error| explain(endpoint, deadline, error))?;
-    let (sender, receiver) = socket.split();
-    Ok((
-        SocketSender { half: sender },
-        SocketReceiver {
-            half: receiver,
-            monitor,
-        },
-    ))
-}
-
-/// Ends only if a plain TCP connection fails too.
-async fn probe(endpoint: &str) -> io::Error {
-    tokio::time::sleep(PROBE_AFTER).await;
-    match TcpStream::connect(endpoint).await {
-        Err(error) => error,
-        Ok(_) => std::future::pending().await,
+    let stream = TcpStream::connect(endpoint).await.map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    let (read, write) = stream.into_split();
+    let mut sender = SocketSender { half: write };
+    let mut receiver = SocketReceiver {
+        half: read,
+        decoder: Decoder::new(SocketRole::Dealer, Limits::HANDSHAKE),
+        received: BytesMut::new(),
+        read_bytes: HANDSHAKE_READ_BYTES,
+        held_before: 0,
+    };
+    let ended = |ended: Ended| ended.during_dial(endpoint);
+    sender.write(&zmtp::greeting()).await.map_err(ended)?;
+    while let Event::Reply(ready) = receiver.event().await.map_err(ended)? {
+        sender.write(&ready).await.map_err(ended)?;
     }
-}
-
-fn explain(endpoint: &str, deadline: Duration, error: ZmqError) -> DialError {
-    let endpoint = endpoint.to_owned();
-    match error {
-        ZmqError::Network(source) => DialError::Unreachable { endpoint, source },
-        ZmqError::ConnectTimeout(_) => DialError::TimedOut {
-            endpoint,
-            awaited: Awaited::Connection,
-            deadline,
-        },
-        source @ ZmqError::Endpoint(_) => DialError::Endpoint { endpoint, source },
-        source => DialError::NotZmtp { endpoint, source },
-    }
+    Ok((sender, receiver))
 }
 
 impl SocketSender {
-    /// Queues a message of one part or more.
-    pub(crate) async fn send(&mut self, parts: Vec<Bytes>) -> Result<(), Disconnected> {
-        let message = ZmqMessage::try_from(parts).map_err(|_| Disconnected)?;
-        self.half.send(message).await.map_err(|_| Disconnected)
+    /// Writes bytes that are framed already.
+    pub(crate) async fn write(&mut self, frames: &[u8]) -> Result<(), Ended> {
+        self.half.write_all(frames).await.map_err(|_| Ended::HungUp)
+    }
+
+    /// Sends a message of the handshake.
+    pub(crate) async fn send(&mut self, parts: &[Bytes]) -> Result<(), Ended> {
+        let mut frames = BytesMut::new();
+        zmtp::encode_message(parts, &mut frames);
+        self.write(&frames).await
     }
 }
 
 impl SocketReceiver {
-    /// The next message. Cancel-safe. Once it has failed, it always fails.
-    pub(crate) async fn recv(&mut self) -> Result<Vec<Bytes>, Disconnected> {
+    /// The peer has proven that it is the location: larger messages may come.
+    pub(crate) const fn trust(&mut self) {
+        self.decoder.set_limits(Limits::AUTHENTICATED);
+        self.read_bytes = READ_BYTES;
+    }
+
+    /// What comes next. Cancel-safe. Once it has failed, it always fails.
+    pub(crate) async fn recv(&mut self) -> Result<Received, Ended> {
         loop {
-            tokio::select! {
-                biased;
-                message = self.half.recv() => {
-                    return message.map(ZmqMessage::into_vec).map_err(|_| {
-                        self.monitor.close();
-                        Disconnected
-                    });
-                }
-                event = self.monitor.next() => match event {
-                    Some(SocketEvent::Disconnected(_)) | None => {
-                        self.monitor.close();
-                        return Err(Disconnected);
-                    }
-                    Some(_) => {}
-                },
+            match self.event().await? {
+                Event::Message(parts) => return Ok(Received::Message(parts)),
+                Event::Reply(frame) => return Ok(Received::Reply(frame)),
+                Event::Ready => {}
             }
         }
     }
 
-    /// The next message of a handshake, if it comes in time.
-    pub(crate) async fn recv_within(
-        &mut self,
-        time: Duration,
-    ) -> Option<Result<Vec<Bytes>, Disconnected>> {
-        timeout(time, self.recv()).await.ok()
+    /// Whether parts of a message have arrived since it was last asked: a large message on a slow
+    /// line is no silence.
+    pub(crate) const fn has_progressed(&mut self) -> bool {
+        let held = self.decoder.bytes_held();
+        let progressed = held != 0 && held != self.held_before;
+        self.held_before = held;
+        progressed
+    }
+
+    async fn event(&mut self) -> Result<Event<BytesMut>, Ended> {
+        loop {
+            let event = self.decoder.decode_mut(&mut self.received);
+            if let Some(event) = event.map_err(Ended::Violation)? {
+                return Ok(event);
+            }
+            self.make_room();
+            match self.half.read_buf(&mut self.received).await {
+                Ok(0) | Err(_) => return Err(Ended::HungUp),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Room for what the decoder waits for and a good read. If nobody holds what was received earlier,
+    /// its memory is used again.
+    fn make_room(&mut self) {
+        let room = self.received.capacity() - self.received.len();
+        let missing = self.decoder.bytes_missing(self.received.len());
+        if room < missing.max(self.read_bytes / 4) {
+            self.received.reserve(missing.max(self.read_bytes));
+        }
     }
 }

@@ -67,7 +67,7 @@ async fn a_peer_that_does_not_read_stops_the_sender_within_a_bound() {
     let (mut peer, (sender, _receiver)) = connected().await;
     let piece = Bytes::from(vec![7; 64 * 1024]);
     let mut sent = 0u64;
-    // The kernel's buffers hold some megabytes, the link one, zeromq's writer an eighth.
+    // The kernel's buffers hold some megabytes, the link one and what it has just sealed.
     let bound = 64 * 1024 * 1024;
     loop {
         let send = sender.send(Said::Number(sent), vec![piece.clone()]);

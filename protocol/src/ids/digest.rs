@@ -113,6 +113,9 @@ mod tests {
         );
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert!("sha512:00".parse::<Digest>().is_err());
-        assert!(digest.hex().parse::<Digest>().is_err(), "the algorithm is required");
+        assert!(
+            digest.hex().parse::<Digest>().is_err(),
+            "the algorithm is required"
+        );
     }
 }

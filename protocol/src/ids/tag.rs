@@ -36,7 +36,9 @@ impl TryFrom<String> for Tag {
 
     fn try_from(text: String) -> Result<Self, ParseTagError> {
         let first_fits = text.starts_with(|c: char| c.is_ascii_alphanumeric());
-        let all_fit = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        let all_fit = text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         let reads_as_id = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
         if first_fits && all_fit && !reads_as_id && text.len() <= Self::MAX {
             Ok(Self(text))
@@ -76,7 +78,17 @@ mod tests {
             assert!(good.parse::<Tag>().is_ok(), "{good}");
         }
         let id = "0123456789abcdef0123456789abcdef";
-        for bad in ["", "-web", ".web", "we b", "wéb", "a/b", "a:b", &"x".repeat(64), id] {
+        for bad in [
+            "",
+            "-web",
+            ".web",
+            "we b",
+            "wéb",
+            "a/b",
+            "a:b",
+            &"x".repeat(64),
+            id,
+        ] {
             assert!(bad.parse::<Tag>().is_err(), "{bad}");
         }
     }

@@ -112,6 +112,10 @@ impl Refusal {
     /// A refusal; retryable if its code is.
     #[must_use]
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retryable: code.is_retryable() }
+        Self {
+            code,
+            message: message.into(),
+            retryable: code.is_retryable(),
+        }
     }
 }

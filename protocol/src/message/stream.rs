@@ -62,9 +62,18 @@ impl StreamFrame {
     #[must_use]
     pub fn renumbered(self, to: StreamId) -> Self {
         match self {
-            Self::Data { channel, cursor, .. } => Self::Data { stream: to, channel, cursor },
+            Self::Data {
+                channel, cursor, ..
+            } => Self::Data {
+                stream: to,
+                channel,
+                cursor,
+            },
             Self::Credit { bytes, .. } => Self::Credit { stream: to, bytes },
-            Self::Eof { channel, .. } => Self::Eof { stream: to, channel },
+            Self::Eof { channel, .. } => Self::Eof {
+                stream: to,
+                channel,
+            },
             Self::Close { end, .. } => Self::Close { stream: to, end },
         }
     }

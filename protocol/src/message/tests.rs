@@ -52,7 +52,10 @@ fn a_message_of_another_direction_does_not_parse() {
 
 #[test]
 fn a_renumbered_frame_keeps_all_but_its_number() {
-    let frame = StreamFrame::Credit { stream: StreamId(1), bytes: 5 };
+    let frame = StreamFrame::Credit {
+        stream: StreamId(1),
+        bytes: 5,
+    };
     let other = frame.clone().renumbered(StreamId(2));
     assert_eq!(other.stream(), StreamId(2));
     assert_eq!(other.renumbered(StreamId(1)), frame);

@@ -56,12 +56,16 @@ impl Opener {
         }
     }
 
-    /// Opens a message: all its ZMTP parts, F0 first. Parts that nobody else holds are decrypted
-    /// where they are, others are copied first.
+    /// Opens a message: all its ZMTP parts, F0 first. Parts as [`BytesMut`] are decrypted where they
+    /// are ([`crate::zmtp::Decoder::decode_mut`] yields such); so are [`Bytes`] whose allocation
+    /// nobody shares; others are copied first.
     ///
     /// # Errors
     /// [`OpenError`]: close the connection; every later call fails too.
-    pub fn open(&mut self, parts: Vec<Bytes>) -> Result<Opened, OpenError> {
+    pub fn open<Part>(&mut self, parts: Vec<Part>) -> Result<Opened, OpenError>
+    where
+        Part: AsRef<[u8]> + Into<BytesMut>,
+    {
         if self.failed {
             return Err(OpenError::AlreadyFailed);
         }
@@ -70,7 +74,10 @@ impl Opener {
         outcome
     }
 
-    fn open_message(&mut self, parts: Vec<Bytes>) -> Result<Opened, OpenError> {
+    fn open_message<Part>(&mut self, parts: Vec<Part>) -> Result<Opened, OpenError>
+    where
+        Part: AsRef<[u8]> + Into<BytesMut>,
+    {
         if self.may_be_refused
             && let Some(code) = read_refusal(self.cipher.suite(), &parts)
         {
@@ -79,19 +86,21 @@ impl Opener {
         if parts.len() < 2 || parts.len() > MAX_MESSAGE_PARTS {
             return Err(OpenError::Parts(parts.len()));
         }
-        if parts.iter().map(Bytes::len).sum::<usize>() > MAX_MESSAGE_BYTES {
+        if parts.iter().map(|part| part.as_ref().len()).sum::<usize>() > MAX_MESSAGE_BYTES {
             return Err(OpenError::TooLong);
         }
         let last = parts.len() - 1;
         let mut parts = parts.into_iter().enumerate();
-        let header = parts.next().map(|(_, header)| Header::decode(&header));
+        let header = parts
+            .next()
+            .map(|(_, header)| Header::decode(header.as_ref()));
         let header = header.ok_or(OpenError::Parts(0))??;
         if header != Header::new(self.next_kind, self.cipher.suite()) {
             return Err(OpenError::Unexpected);
         }
         let mut message = Assembly::default();
         for (index, part) in parts {
-            let (trailer, content) = self.open_part(part)?;
+            let (trailer, content) = self.open_part(part.into())?;
             message.add(trailer, content, index == last)?;
         }
         self.next_kind = MessageType::Data;
@@ -105,13 +114,10 @@ impl Opener {
         Ok(message.finish())
     }
 
-    fn open_part(&mut self, part: Bytes) -> Result<(u8, Bytes), OpenError> {
+    fn open_part(&mut self, mut part: BytesMut) -> Result<(u8, Bytes), OpenError> {
         if part.len() <= TAG_BYTES || part.len() > MAX_SEALED_PART_BYTES {
             return Err(OpenError::Unauthentic);
         }
-        let mut part = part
-            .try_into_mut()
-            .unwrap_or_else(|shared| BytesMut::from(&*shared));
         let plaintext = self
             .cipher
             .open(&mut part)

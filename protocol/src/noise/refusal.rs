@@ -19,9 +19,9 @@ pub fn encode_refusal(suite: Suite, code: u16) -> Vec<Bytes> {
 
 /// The code, if the message is an ERROR of this suite.
 #[must_use]
-pub fn read_refusal(suite: Suite, parts: &[Bytes]) -> Option<u16> {
+pub fn read_refusal(suite: Suite, parts: &[impl AsRef<[u8]>]) -> Option<u16> {
     let [header, code] = parts else { return None };
-    let is_error = Header::decode(header).ok()? == Header::new(MessageType::Error, suite);
+    let is_error = Header::decode(header.as_ref()).ok()? == Header::new(MessageType::Error, suite);
     let code = code.as_ref().try_into().ok()?;
     is_error.then(|| u16::from_be_bytes(code))
 }

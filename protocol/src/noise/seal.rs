@@ -10,11 +10,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{SealError, cipher::DirectionCipher};
 use crate::{
-    header::{Header, MessageType},
+    header::{HEADER_BYTES, Header, MessageType},
     limits::{
         MAX_MESSAGE_BYTES, MAX_MESSAGE_PARTS, MAX_PART_CONTENT_BYTES, REKEY_AFTER,
         REKEY_AFTER_MESSAGES, TAG_BYTES,
     },
+    zmtp::{MAX_FRAME_HEADER_BYTES, frame_header},
 };
 
 /// Trailer: the content is bulk, not control.
@@ -24,7 +25,8 @@ pub(super) const TRAILER_REKEY: u8 = 1 << 1;
 /// Trailer: this is the message's last part.
 pub(super) const TRAILER_LAST: u8 = 1 << 7;
 
-const TRAILER_BYTES: usize = 1;
+/// What sealing adds to a part's content: the trailer and the tag.
+const SEAL_BYTES: usize = 1 + TAG_BYTES;
 
 /// Seals one direction's messages. Every message made must be sent, once and in order.
 pub struct Sealer {
@@ -54,9 +56,9 @@ impl Sealer {
         }
     }
 
-    /// Seals a message: all its ZMTP parts, F0 first. `bulk` is one sequence of bytes, however it is
-    /// cut: pieces longer than a part are cut again, empty ones left out. `now` counts from the same
-    /// moment as at the handshake; it decides when to change the key.
+    /// Seals a message: all its ZMTP parts, F0 first, in one allocation. `bulk` is one sequence of
+    /// bytes, however it is cut: pieces longer than a part are cut again, empty ones left out. `now`
+    /// counts from the same moment as at the handshake; it decides when to change the key.
     ///
     /// # Errors
     /// [`SealError::TooLong`] or [`SealError::TooManyParts`]: nothing was sealed, the sealer is as
@@ -68,22 +70,61 @@ impl Sealer {
         now: Duration,
     ) -> Result<Vec<Bytes>, SealError> {
         let layout = Layout::of(control, bulk)?;
-        let rekey = self.rekey_due(now);
-        let header = Header::new(self.next_kind, self.cipher.suite()).encode();
         let mut parts = Vec::with_capacity(1 + layout.parts);
-        parts.push(Bytes::copy_from_slice(&header));
-        let last = |sealed: usize| match (sealed == layout.parts, rekey) {
-            (true, true) => TRAILER_LAST | TRAILER_REKEY,
-            (true, false) => TRAILER_LAST,
-            (false, _) => 0,
-        };
-        for content in control_pieces(control) {
-            let trailer = last(parts.len());
-            parts.push(self.seal_part(content, trailer)?);
-        }
-        for content in bulk_pieces(bulk) {
-            let trailer = TRAILER_BULK | last(parts.len());
-            parts.push(self.seal_part(content, trailer)?);
+        let mut part = BytesMut::with_capacity(layout.bytes);
+        self.write(control, bulk, &layout, now, &mut part, |part, _, _| {
+            if !part.is_empty() {
+                parts.push(part.split().freeze());
+            }
+        })?;
+        parts.push(part.freeze());
+        Ok(parts)
+    }
+
+    /// As [`Sealer::seal`], but appends the whole message to `out` as ZMTP frames, ready to be
+    /// written to a TCP connection. Keep `out` across messages: memory that the system has to hand out
+    /// anew for every large message costs more than sealing it.
+    ///
+    /// # Errors
+    /// As [`Sealer::seal`]; `out` is untouched unless the connection is over.
+    pub fn seal_framed(
+        &mut self,
+        control: &[u8],
+        bulk: &[Bytes],
+        now: Duration,
+        out: &mut BytesMut,
+    ) -> Result<(), SealError> {
+        let layout = Layout::of(control, bulk)?;
+        out.reserve(layout.bytes + (1 + layout.parts) * MAX_FRAME_HEADER_BYTES);
+        self.write(control, bulk, &layout, now, out, |out, bytes, more| {
+            frame_header(bytes, more, out);
+        })
+    }
+
+    /// Appends all parts to `out`. `begin` is told of each before it: its length, and whether more
+    /// follow.
+    fn write(
+        &mut self,
+        control: &[u8],
+        bulk: &[Bytes],
+        layout: &Layout,
+        now: Duration,
+        out: &mut BytesMut,
+        mut begin: impl FnMut(&mut BytesMut, usize, bool),
+    ) -> Result<(), SealError> {
+        let rekey = self.rekey_due(now);
+        begin(out, HEADER_BYTES, true);
+        out.put_slice(&Header::new(self.next_kind, self.cipher.suite()).encode());
+        let control = control_pieces(control).map(|content| (content, 0));
+        let bulk = bulk_pieces(bulk).map(|content| (content, TRAILER_BULK));
+        for (index, (content, kind)) in control.chain(bulk).enumerate() {
+            let last = match (index + 1 == layout.parts, rekey) {
+                (true, true) => TRAILER_LAST | TRAILER_REKEY,
+                (true, false) => TRAILER_LAST,
+                (false, _) => 0,
+            };
+            begin(out, content.len() + SEAL_BYTES, last == 0);
+            self.seal_part(content, kind | last, out)?;
         }
         self.next_kind = MessageType::Data;
         self.messages_with_key += 1;
@@ -92,7 +133,7 @@ impl Sealer {
             self.messages_with_key = 0;
             self.key_since = now;
         }
-        Ok(parts)
+        Ok(())
     }
 
     /// The next message is the last that this key may seal, or the key is old.
@@ -101,13 +142,19 @@ impl Sealer {
             || now.saturating_sub(self.key_since) >= REKEY_AFTER
     }
 
-    fn seal_part(&mut self, content: &[u8], trailer: u8) -> Result<Bytes, SealError> {
-        let mut part = BytesMut::with_capacity(content.len() + TRAILER_BYTES + TAG_BYTES);
-        part.put_slice(content);
-        part.put_u8(trailer);
-        let tag = self.cipher.seal(&mut part).map_err(|_| SealError::Cipher)?;
-        part.put_slice(&tag);
-        Ok(part.freeze())
+    fn seal_part(
+        &mut self,
+        content: &[u8],
+        trailer: u8,
+        out: &mut BytesMut,
+    ) -> Result<(), SealError> {
+        let start = out.len();
+        out.put_slice(content);
+        out.put_u8(trailer);
+        let part = out.get_mut(start..).ok_or(SealError::Cipher)?;
+        let tag = self.cipher.seal(part).map_err(|_| SealError::Cipher)?;
+        out.put_slice(&tag);
+        Ok(())
     }
 }
 
@@ -117,8 +164,11 @@ impl Sealer {
     pub(super) fn seal_trailers_for_test(&mut self, trailers: &[u8]) -> Vec<Bytes> {
         let header = Header::new(self.next_kind, self.cipher.suite()).encode();
         let mut parts = vec![Bytes::copy_from_slice(&header)];
-        let seal = |trailer: &u8| self.seal_part(b"x", *trailer).unwrap_or_default();
-        parts.extend(trailers.iter().map(seal));
+        parts.extend(trailers.iter().map(|trailer| {
+            let mut part = BytesMut::new();
+            let _ = self.seal_part(b"x", *trailer, &mut part);
+            part.freeze()
+        }));
         parts
     }
 
@@ -150,7 +200,10 @@ fn bulk_pieces(bulk: &[Bytes]) -> impl Iterator<Item = &[u8]> {
 }
 
 struct Layout {
+    /// Sealed parts: all but F0.
     parts: usize,
+    /// All parts together, F0 included.
+    bytes: usize,
 }
 
 impl Layout {
@@ -164,10 +217,10 @@ impl Layout {
             return Err(SealError::TooManyParts(parts + 1));
         }
         let content = control.len() + bulk.iter().map(Bytes::len).sum::<usize>();
-        let total = crate::header::HEADER_BYTES + content + parts * (TRAILER_BYTES + TAG_BYTES);
-        if total > MAX_MESSAGE_BYTES {
-            return Err(SealError::TooLong(total));
+        let bytes = HEADER_BYTES + content + parts * SEAL_BYTES;
+        if bytes > MAX_MESSAGE_BYTES {
+            return Err(SealError::TooLong(bytes));
         }
-        Ok(Self { parts })
+        Ok(Self { parts, bytes })
     }
 }

@@ -9,7 +9,7 @@ mod vectors;
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{
     Accepted, ClientHandshake, ClientStep, HelloCheck, LocationIdentity, Opener, Sealer,

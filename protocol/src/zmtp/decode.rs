@@ -40,15 +40,15 @@ impl Limits {
     };
 }
 
-/// What received bytes amount to.
+/// What received bytes amount to. `Part` is [`Bytes`], or [`BytesMut`] for who changes parts in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Event<Part = Bytes> {
     /// Send these bytes: our READY, or the PONG for a PING.
     Reply(Bytes),
     /// The peer's READY was accepted; messages may follow, in both directions.
     Ready,
     /// A message: one part or more.
-    Message(Vec<Bytes>),
+    Message(Vec<Part>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ pub struct Decoder {
     role: SocketRole,
     limits: Limits,
     state: State,
-    parts: Vec<Bytes>,
+    parts: Vec<BytesMut>,
     parts_bytes: usize,
 }
 
@@ -119,6 +119,24 @@ impl Decoder {
     /// # Errors
     /// The peer's violation. The connection must be closed; the decoder stays failed.
     pub fn decode(&mut self, received: &mut BytesMut) -> Result<Option<Event>, ZmtpError> {
+        Ok(self.decode_mut(received)?.map(|event| match event {
+            Event::Reply(bytes) => Event::Reply(bytes),
+            Event::Ready => Event::Ready,
+            Event::Message(parts) => {
+                Event::Message(parts.into_iter().map(BytesMut::freeze).collect())
+            }
+        }))
+    }
+
+    /// As [`Decoder::decode`], but the parts may be changed where they are: so that a message is
+    /// opened without being copied, although its parts and `received` share one allocation.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn decode_mut(
+        &mut self,
+        received: &mut BytesMut,
+    ) -> Result<Option<Event<BytesMut>>, ZmtpError> {
         let outcome = self.step(received);
         if outcome.is_err() {
             self.state = State::Failed;
@@ -128,7 +146,7 @@ impl Decoder {
         outcome
     }
 
-    fn step(&mut self, received: &mut BytesMut) -> Result<Option<Event>, ZmtpError> {
+    fn step(&mut self, received: &mut BytesMut) -> Result<Option<Event<BytesMut>>, ZmtpError> {
         loop {
             match self.state {
                 State::Failed => return Err(ZmtpError::AlreadyFailed),
@@ -160,7 +178,7 @@ impl Decoder {
                     if received.len() < length {
                         return Ok(None);
                     }
-                    let body = received.split_to(length).freeze();
+                    let body = received.split_to(length);
                     self.state = State::Header { ready };
                     let event = if flags & FLAG_COMMAND != 0 {
                         self.accept_command(ready, &body)?
@@ -214,7 +232,11 @@ impl Decoder {
         Ok(length)
     }
 
-    fn accept_command(&mut self, ready: bool, body: &[u8]) -> Result<Option<Event>, ZmtpError> {
+    fn accept_command(
+        &mut self,
+        ready: bool,
+        body: &[u8],
+    ) -> Result<Option<Event<BytesMut>>, ZmtpError> {
         match (Command::parse(body)?, ready) {
             (Command::Ready { socket_type }, false) => {
                 if !command::fits(self.role, socket_type) {
@@ -234,7 +256,7 @@ impl Decoder {
         }
     }
 
-    fn accept_part(&mut self, more: bool, body: Bytes) -> Option<Event> {
+    fn accept_part(&mut self, more: bool, body: BytesMut) -> Option<Event<BytesMut>> {
         self.parts_bytes += body.len();
         self.parts.push(body);
         if more {

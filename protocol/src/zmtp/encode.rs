@@ -10,7 +10,8 @@ use super::decode::{FLAG_LONG, FLAG_MORE};
 /// about as much as copying this much.
 const COALESCE_BYTES: usize = 1024;
 
-const LONG_HEADER_BYTES: usize = 9;
+/// The longest header of a frame: flags and a length of eight bytes.
+pub const MAX_FRAME_HEADER_BYTES: usize = 9;
 
 /// Writes the header of a frame: two bytes if its body is at most 255 bytes long, else nine.
 pub fn frame_header(body_bytes: usize, more: bool, out: &mut BytesMut) {
@@ -32,7 +33,7 @@ pub fn frame_header(body_bytes: usize, more: bool, out: &mut BytesMut) {
 pub fn encode_message(parts: &[Bytes], out: &mut BytesMut) {
     let total: usize = parts
         .iter()
-        .map(|part| part.len() + LONG_HEADER_BYTES)
+        .map(|part| part.len() + MAX_FRAME_HEADER_BYTES)
         .sum();
     out.reserve(total);
     for (index, part) in parts.iter().enumerate() {
@@ -46,7 +47,7 @@ pub fn encode_message(parts: &[Bytes], out: &mut BytesMut) {
 /// across messages, so that it allocates once for many.
 pub fn encode_chunks(parts: &[Bytes], scratch: &mut BytesMut, queue: &mut VecDeque<Bytes>) {
     for (index, part) in parts.iter().enumerate() {
-        scratch.reserve(LONG_HEADER_BYTES);
+        scratch.reserve(MAX_FRAME_HEADER_BYTES);
         frame_header(part.len(), index + 1 < parts.len(), scratch);
         if part.len() <= COALESCE_BYTES {
             scratch.put_slice(part);

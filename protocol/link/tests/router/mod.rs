@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
-use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ impl Router {
             peer,
             decoder,
             received: BytesMut::new(),
-            pending: VecDeque::new(),
+            frames: BytesMut::new(),
         };
         wire.stream.write_all(&greeting()).await.unwrap();
         wire
@@ -145,22 +145,29 @@ pub struct Wire {
     peer: SocketAddr,
     decoder: Decoder,
     received: BytesMut,
-    pending: VecDeque<Vec<Bytes>>,
+    frames: BytesMut,
 }
 
 impl Wire {
     /// The next message; `None` if the peer hung up.
     pub async fn recv(&mut self) -> Option<Vec<Bytes>> {
+        let parts = self.recv_mut().await?;
+        Some(parts.into_iter().map(BytesMut::freeze).collect())
+    }
+
+    /// The next message, in parts that can be opened in place.
+    pub async fn recv_mut(&mut self) -> Option<Vec<BytesMut>> {
         loop {
-            while let Some(event) = self.decoder.decode(&mut self.received).unwrap() {
+            while let Some(event) = self.decoder.decode_mut(&mut self.received).unwrap() {
                 match event {
                     Event::Message(parts) => return Some(parts),
                     Event::Reply(bytes) => self.stream.write_all(&bytes).await.unwrap(),
                     Event::Ready => {}
                 }
             }
-            let missing = self.decoder.bytes_missing(self.received.len());
-            self.received.reserve(missing.max(64 * 1024));
+            if self.received.capacity() - self.received.len() < 128 * 1024 {
+                self.received.reserve(512 * 1024);
+            }
             if self.stream.read_buf(&mut self.received).await.unwrap_or(0) == 0 {
                 return None;
             }
@@ -183,13 +190,27 @@ pub struct Peer {
 
 impl Peer {
     pub async fn send(&mut self, said: &Said, bulk: &[Bytes]) {
+        self.queue(said, bulk);
+        self.flush().await;
+    }
+
+    /// Seals a message; [`Peer::flush`] sends it.
+    pub fn queue(&mut self, said: &Said, bulk: &[Bytes]) -> usize {
         let control = rmp_serde::to_vec_named(said).unwrap();
-        let parts = self.sealer.seal(&control, bulk, Duration::ZERO).unwrap();
-        self.wire.send(&parts).await;
+        let frames = &mut self.wire.frames;
+        self.sealer
+            .seal_framed(&control, bulk, Duration::ZERO, frames)
+            .unwrap();
+        frames.len()
+    }
+
+    pub async fn flush(&mut self) {
+        self.wire.stream.write_all(&self.wire.frames).await.unwrap();
+        self.wire.frames.clear();
     }
 
     pub async fn recv(&mut self) -> Option<(Said, Bytes)> {
-        let Opened { control, bulk } = self.opener.open(self.wire.recv().await?).unwrap();
+        let Opened { control, bulk } = self.opener.open(self.wire.recv_mut().await?).unwrap();
         Some((
             rmp_serde::from_slice(&control).unwrap(),
             bulk.concat().into(),

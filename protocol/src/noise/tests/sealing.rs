@@ -46,6 +46,37 @@ fn control_and_bulk_arrive_whatever_their_sizes() {
 }
 
 #[test]
+fn framed_and_in_parts_are_the_same_bytes_and_open_in_place() {
+    use crate::zmtp::{Decoder, Event, Limits, SocketRole, encode_message, greeting};
+    let (mut in_parts, mut opener) = client_to_master(Suite::AesGcmSha256);
+    let (mut framed, _) = client_to_master(Suite::AesGcmSha256);
+    let mut decoder = Decoder::new(SocketRole::Router, Limits::AUTHENTICATED);
+    let mut received = BytesMut::from(&greeting()[..]);
+    received.extend_from_slice(b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER");
+    while decoder.decode(&mut received).unwrap().is_some() {}
+    let (mut expected, mut out) = (BytesMut::new(), BytesMut::new());
+    for sizes in [&[][..], &[1, 300], &[MAX_PART_CONTENT_BYTES + 1, 7]] {
+        let bulk = bulk_of(sizes);
+        let parts = in_parts.seal(b"control", &bulk, NOW).unwrap();
+        (expected.clear(), out.clear());
+        encode_message(&parts, &mut expected);
+        framed
+            .seal_framed(b"control", &bulk, NOW, &mut out)
+            .unwrap();
+        assert_eq!(out, expected);
+        received.extend_from_slice(&out);
+        let Some(Event::Message(parts)) = decoder.decode_mut(&mut received).unwrap() else {
+            panic!("not a message");
+        };
+        let places: Vec<_> = parts.iter().skip(2).map(|part| part.as_ptr()).collect();
+        let opened = opener.open(parts).unwrap();
+        assert_eq!(opened.bulk.concat(), bulk.concat());
+        let opened_at: Vec<_> = opened.bulk.iter().map(|part| part.as_ptr()).collect();
+        assert_eq!(opened_at, places, "copied");
+    }
+}
+
+#[test]
 fn a_message_too_large_is_refused_and_leaves_the_sealer_as_it_was() {
     let (mut sealer, mut opener) = client_to_master(Suite::AesGcmSha256);
     let error = sealer
