@@ -160,15 +160,23 @@ async fn write_side(
     let mut writer = Some(writer);
     let mut queue: VecDeque<Bytes> = VecDeque::new();
     let mut eof = false;
+    let mut closed = false;
     loop {
         if queue.is_empty() && eof {
             // Dropping the half sends FIN.
             writer = None;
         }
+        if queue.is_empty() && closed {
+            return Ok(Ended::ByPeer);
+        }
         tokio::select! {
             biased;
-            inbound = inlet.recv() => match inbound {
-                None => return Err(Broken::Link),
+            inbound = inlet.recv(), if !closed => match inbound {
+                None => {
+                    // Cut off in the middle: the container must not take it for the whole.
+                    writer.map(reset_with_reader);
+                    return Err(Broken::Link);
+                }
                 Some(Inbound::Credit(bytes)) => drop(grants.send(bytes)),
                 Some(Inbound::Data { bulk, .. }) => {
                     let bytes = bulk.iter().map(|part| part.len() as u64).sum();
@@ -180,10 +188,10 @@ async fn write_side(
                     }
                 }
                 Some(Inbound::Eof(_)) => eof = true,
-                Some(Inbound::Close(end)) => {
-                    if let Some(writer) = writer.as_ref().filter(|_| end != StreamEnd::Done) {
-                        reset_on_drop(writer);
-                    }
+                // What came before it is still written.
+                Some(Inbound::Close(StreamEnd::Done)) => (eof, closed) = (true, true),
+                Some(Inbound::Close(_)) => {
+                    writer.map(reset_with_reader);
                     return Ok(Ended::ByPeer);
                 }
             },
@@ -196,7 +204,7 @@ async fn write_side(
                         queue.drain(..).map(|part| part.len() as u64).sum()
                     }
                 };
-                if let Some(grant) = window.consumed(bytes) {
+                if let Some(grant) = window.consumed(bytes).filter(|_| !closed) {
                     outlet.credit(grant).await?;
                 }
             }
@@ -240,8 +248,9 @@ fn take(queue: &mut VecDeque<Bytes>, bytes: usize) -> u64 {
     bytes as u64
 }
 
-/// The far end was reset: so is the container's.
-fn reset_on_drop(writer: &OwnedWriteHalf) {
+/// The far end was reset: so is the container's, once the reading half goes as well. No FIN before it.
+fn reset_with_reader(writer: OwnedWriteHalf) {
     let socket: &TcpStream = writer.as_ref();
     let _ = socket.set_zero_linger();
+    writer.forget();
 }
