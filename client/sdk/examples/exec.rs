@@ -1,4 +1,5 @@
 //! Run further processes in a container: collect output, and talk to one over its input.
+#![allow(clippy::print_stdout)]
 
 use teu::Lifetime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

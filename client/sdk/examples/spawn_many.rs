@@ -1,4 +1,5 @@
 //! Spawn many containers at once (their number is the first argument, default 20), and time it.
+#![allow(clippy::print_stdout)]
 
 use std::time::Instant;
 

@@ -161,7 +161,6 @@ impl Container {
     }
 
     /// Describes a further process: program and arguments.
-    #[must_use]
     pub fn run(&self, words: impl IntoIterator<Item = impl Into<String>>) -> ProcessBuilder {
         ProcessBuilder::new(self.clone(), words.into_iter().map(Into::into).collect())
     }

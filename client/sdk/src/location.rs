@@ -54,7 +54,6 @@ impl Location {
     }
 
     /// Connects with choices.
-    #[must_use]
     pub fn builder() -> LocationBuilder {
         LocationBuilder::default()
     }
@@ -124,7 +123,6 @@ impl Location {
 
     /// Describes a container of this image: a name (`nginx` means `nginx:latest`), an id, or `.`
     /// for the newest image of the local engine. Nothing happens until the builder is awaited.
-    #[must_use]
     pub fn spawn(&self, image: impl Into<ImageRef>) -> SpawnBuilder {
         SpawnBuilder::new(self.clone(), image.into())
     }
