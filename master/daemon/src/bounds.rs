@@ -32,8 +32,11 @@ pub(crate) const ITEM_OVERHEAD_BYTES: usize = 256;
 /// message never waits long behind it.
 pub(crate) const WRITE_BATCH_BYTES: usize = 256 * KIB;
 
-/// Slices in one vectored write; the system's limit is 1024.
-pub(crate) const WRITE_SLICES: usize = 64;
+/// A writer keeps its buffer while it is busy, and gives a large one back after this.
+pub(crate) const WRITE_BUFFER_KEPT_FOR: Duration = Duration::from_secs(1);
+
+/// Pieces up to this long are copied out of the buffer that they were read into.
+pub(crate) const COPY_BYTES: usize = 4 * KIB;
 
 /// The most read at once from a busy connection.
 pub(crate) const READ_MAX_BYTES: usize = 256 * KIB;

@@ -252,6 +252,8 @@ impl Broker {
         );
         for peer in self.peers.values() {
             peer.close(reason.clone());
+            // Routes and peers hold each other.
+            drop(peer.streams.drain());
         }
     }
 }

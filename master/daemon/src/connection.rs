@@ -8,6 +8,7 @@
 //! Next: [`reader`] and [`writer`].
 
 mod reader;
+mod spares;
 mod writer;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};

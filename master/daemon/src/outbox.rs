@@ -196,6 +196,11 @@ impl Outbox {
         }
     }
 
+    /// Whether the last message is queued or was sent.
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.lock().phase != Phase::Open
+    }
+
     /// Whether a source should wait for [`Outbox::room`].
     pub(crate) fn is_high(&self) -> bool {
         self.lock().bytes >= self.high_water

@@ -26,10 +26,11 @@ use tokio::{net::tcp::OwnedReadHalf, sync::oneshot, time};
 
 use crate::{
     bounds::{
-        CLIENT_LOST_AFTER, CLIENT_PING_AFTER, NODE_LOST_AFTER, NODE_PING_AFTER, READ_MAX_BYTES,
-        READ_MIN_BYTES,
+        CLIENT_LOST_AFTER, CLIENT_PING_AFTER, COPY_BYTES, FLUSH_WITHIN, NODE_LOST_AFTER,
+        NODE_PING_AFTER, READ_MAX_BYTES, READ_MIN_BYTES,
     },
     broker::BrokerHandle,
+    connection::spares::Spares,
     peer::Peer,
     stream::{Forwarded, Stream, broken_rules, end_locally},
 };
@@ -57,11 +58,14 @@ pub(super) struct Reader {
     read: OwnedReadHalf,
     decoder: Decoder,
     buffer: BytesMut,
+    spares: Spares,
     opener: Opener,
     peer: Arc<Peer>,
     broker: BrokerHandle,
     read_bytes: usize,
     heard: Instant,
+    /// Since when the last words have been on their way.
+    finishing_since: Option<Instant>,
     /// The last stream that this node said to be open: the core may not have made its route yet.
     opening: Option<oneshot::Receiver<()>>,
     /// An outbox that was given something since it was last woken.
@@ -81,11 +85,13 @@ impl Reader {
             read,
             decoder,
             buffer,
+            spares: Spares::default(),
             opener,
             peer,
             broker,
             read_bytes: READ_MIN_BYTES,
             heard: Instant::now(),
+            finishing_since: None,
             opening: None,
             to_wake: None,
         }
@@ -126,7 +132,7 @@ impl Reader {
     /// Reads once. `false` if there was nothing after all.
     fn fill(&mut self) -> Result<bool, ReadError> {
         if self.buffer.capacity() - self.buffer.len() < self.read_bytes / 4 {
-            self.buffer.reserve(self.read_bytes);
+            self.spares.make_room(&mut self.buffer, self.read_bytes);
         }
         let space = self.buffer.capacity() - self.buffer.len();
         match self.read.try_read_buf(&mut self.buffer) {
@@ -153,8 +159,15 @@ impl Reader {
         if silence >= lost_after {
             return Err(ReadError::Silent);
         }
+        if self.peer.outbox.is_finishing() {
+            let since = self.finishing_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= FLUSH_WITHIN {
+                return Err(ReadError::Closed);
+            }
+        }
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
+            self.spares = Spares::default();
             self.read_bytes = READ_MIN_BYTES;
         }
         if silence >= ask_after {
@@ -175,10 +188,10 @@ impl Reader {
     }
 
     async fn handle_buffered(&mut self) -> Result<(), ReadError> {
-        while let Some(event) = self.decoder.decode(&mut self.buffer)? {
+        while let Some(event) = self.decoder.decode_mut(&mut self.buffer)? {
             match event {
                 Event::Message(parts) => {
-                    let opened = self.opener.open(parts)?;
+                    let opened = unshare(self.opener.open(parts)?);
                     match self.peer.role {
                         Role::Client => self.handle_client(opened).await?,
                         Role::Node => self.handle_node(opened).await?,
@@ -327,6 +340,16 @@ impl Reader {
             peer.outbox.wake();
         }
     }
+}
+
+/// Copies small pieces: waiting somewhere, they would hold on to the whole buffer they came in.
+fn unshare(mut opened: Opened) -> Opened {
+    for bytes in &mut opened.bulk {
+        if bytes.len() <= COPY_BYTES {
+            *bytes = Bytes::copy_from_slice(bytes);
+        }
+    }
+    opened
 }
 
 fn size_of(opened: &Opened) -> usize {

@@ -4,19 +4,19 @@
 //! order; a peer that takes nothing for as long as silence is allowed ends its connection.
 //! Next: [`crate::outbox`].
 
-use std::{
-    collections::VecDeque,
-    io::{self, IoSlice},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use teu_protocol::{message::Role, noise::SealError, noise::Sealer, zmtp};
+use bytes::BytesMut;
+use teu_protocol::{
+    message::Role,
+    noise::{SealError, Sealer},
+};
 use tokio::{io::AsyncWriteExt as _, net::tcp::OwnedWriteHalf, time::timeout};
 
 use crate::{
-    bounds::{CLIENT_LOST_AFTER, FLUSH_WITHIN, NODE_LOST_AFTER, WRITE_BATCH_BYTES, WRITE_SLICES},
+    bounds::{
+        CLIENT_LOST_AFTER, FLUSH_WITHIN, NODE_LOST_AFTER, WRITE_BATCH_BYTES, WRITE_BUFFER_KEPT_FOR,
+    },
     clock::Clock,
     outbox::Item,
     peer::Peer,
@@ -38,8 +38,7 @@ pub(super) struct Writer {
     sealer: Sealer,
     peer: Arc<Peer>,
     clock: Clock,
-    chunks: VecDeque<Bytes>,
-    scratch: BytesMut,
+    sealed: BytesMut,
 }
 
 impl Writer {
@@ -49,14 +48,13 @@ impl Writer {
         peer: Arc<Peer>,
         clock: Clock,
     ) -> Self {
-        let (chunks, scratch) = (VecDeque::new(), BytesMut::new());
+        let sealed = BytesMut::new();
         Self {
             write,
             sealer,
             peer,
             clock,
-            chunks,
-            scratch,
+            sealed,
         }
     }
 
@@ -84,86 +82,59 @@ impl Writer {
             Role::Node => NODE_LOST_AFTER,
         };
         let mut batch = Vec::new();
-        while peer.outbox.take(&mut batch, WRITE_BATCH_BYTES).await {
+        while self.next(&mut batch).await {
             for item in batch.drain(..) {
                 self.seal(item)?;
             }
-            self.write_chunks(patience).await?;
-            release_large(&mut batch, &mut self.chunks);
+            self.write_sealed(patience).await?;
         }
         Ok(())
     }
 
+    /// Fills the batch; gives memory back if nothing comes for a while: 20,000 idle connections must
+    /// not keep what one busy one needs.
+    async fn next(&mut self, batch: &mut Vec<Item>) -> bool {
+        let peer = Arc::clone(&self.peer);
+        if self.sealed.capacity() > 0 {
+            let taken = timeout(
+                WRITE_BUFFER_KEPT_FOR,
+                peer.outbox.take(batch, WRITE_BATCH_BYTES),
+            );
+            if let Ok(more) = taken.await {
+                return more;
+            }
+            self.sealed = BytesMut::new();
+            *batch = Vec::new();
+        }
+        peer.outbox.take(batch, WRITE_BATCH_BYTES).await
+    }
+
     fn seal(&mut self, item: Item) -> Result<(), WriteError> {
         match item {
-            Item::Command(frame) => self.chunks.push_back(frame),
+            Item::Command(frame) => self.sealed.extend_from_slice(&frame),
             Item::Message(control, bulk) => {
-                match self.sealer.seal(&control, &bulk, self.clock.elapsed()) {
-                    Ok(parts) => zmtp::encode_chunks(&parts, &mut self.scratch, &mut self.chunks),
+                let now = self.clock.elapsed();
+                match self
+                    .sealer
+                    .seal_framed(&control, &bulk, now, &mut self.sealed)
+                {
                     Err(error @ SealError::Cipher) => return Err(error.into()),
                     Err(error) => tracing::error!(%error, "a message is too large and is lost"),
+                    Ok(()) => {}
                 }
             }
         }
         Ok(())
     }
 
-    async fn write_chunks(&mut self, patience: Duration) -> Result<(), WriteError> {
-        while !self.chunks.is_empty() {
-            let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
-            let mut count = 0;
-            for (slot, chunk) in slices.iter_mut().zip(&self.chunks) {
-                *slot = IoSlice::new(chunk);
-                count += 1;
-            }
-            let filled = slices.get(..count).unwrap_or_default();
-            let written = timeout(patience, self.write.write_vectored(filled)).await;
-            let written = written.map_err(|_| WriteError::Stalled)??;
-            if written == 0 {
+    /// Writes all that is sealed; each write must get somewhere within `patience`.
+    async fn write_sealed(&mut self, patience: Duration) -> Result<(), WriteError> {
+        while !self.sealed.is_empty() {
+            let written = timeout(patience, self.write.write_buf(&mut self.sealed)).await;
+            if written.map_err(|_| WriteError::Stalled)?? == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
             }
-            advance(&mut self.chunks, written);
         }
         Ok(())
-    }
-}
-
-/// Drops what was written.
-fn advance(chunks: &mut VecDeque<Bytes>, mut written: usize) {
-    while let Some(first) = chunks.front_mut() {
-        if first.len() > written {
-            first.advance(written);
-            return;
-        }
-        written -= first.len();
-        chunks.pop_front();
-    }
-}
-
-/// Gives memory back after a burst: 20,000 idle connections must not keep what one busy one needs.
-fn release_large(batch: &mut Vec<Item>, chunks: &mut VecDeque<Bytes>) {
-    const KEEP: usize = 64;
-    if batch.capacity() > KEEP {
-        *batch = Vec::new();
-    }
-    if chunks.capacity() > 2 * KEEP {
-        *chunks = VecDeque::new();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_partial_write_leaves_the_rest() {
-        let mut chunks: VecDeque<Bytes> = ["abc", "", "defg"]
-            .into_iter()
-            .map(|text| Bytes::from_static(text.as_bytes()))
-            .collect();
-        advance(&mut chunks, 4);
-        assert_eq!(chunks, ["efg"]);
-        advance(&mut chunks, 3);
-        assert!(chunks.is_empty());
     }
 }
