@@ -15,7 +15,10 @@ pub mod check;
 mod client;
 mod daemon;
 mod link;
+mod master;
+mod network;
 mod node;
+mod program;
 mod scenery;
 mod world;
 

@@ -131,10 +131,11 @@ impl World {
                 may_come_back: false,
             });
         }
-        if !self.is_persistent(&container.session) || container.lifetime == Lifetime::Attachment {
-            if let Some(ended) = self.attachment_ended(&container.attachment) {
-                return Some(ended);
-            }
+        let bound = container.lifetime == Lifetime::Attachment;
+        if (bound || !self.is_persistent(&container.session))
+            && let Some(ended) = self.attachment_ended(&container.attachment)
+        {
+            return Some(ended);
         }
         if container.lifetime == Lifetime::FirstProcess {
             let exited = self

@@ -198,7 +198,7 @@ fn an_exited_container_stays_until_it_is_destroyed_and_stays_exited() {
     let (mut house, [node, _]) = House::open();
     let (client, _) = house.client(ALICE, SessionAsk::New, attachment(1));
     let (info, _) = house.spawned(client, node, spec(), 2);
-    house.from_node(node, exited(info.id));
+    house.node_says(node, exited(info.id));
     let exec = ProcessSpec {
         args: Some(vec!["ps".into()]),
         ..ProcessSpec::default()

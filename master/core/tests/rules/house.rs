@@ -242,11 +242,11 @@ impl House {
         let (connection, mut effects) =
             self.connect(NODE_KEYS[n], Role::Node, SessionAsk::New, attachment(0));
         let report = NodeToMaster::Report(Box::new(report(containers)));
-        effects.extend(self.from_node(connection, report));
+        effects.extend(self.node_says(connection, report));
         (connection, effects)
     }
 
-    pub(crate) fn from_node(
+    pub(crate) fn node_says(
         &mut self,
         connection: ConnectionId,
         message: NodeToMaster,
@@ -264,7 +264,7 @@ impl House {
         id: RequestId,
         result: Result<NodeReplyBody, Refusal>,
     ) -> Vec<Effect> {
-        self.from_node(connection, NodeToMaster::Reply { id, result })
+        self.node_says(connection, NodeToMaster::Reply { id, result })
     }
 
     pub(crate) fn next_id(&mut self) -> RequestId {

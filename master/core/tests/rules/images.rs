@@ -232,7 +232,7 @@ fn a_node_gets_only_layers_that_were_ordered_there() {
         window: 9,
     };
     let blob = Digest::of(b"blob");
-    let effects = house.from_node(node, fetch(blob));
+    let effects = house.node_says(node, fetch(blob));
     assert!(matches!(
         effects[..],
         [Effect::SendLayer {
@@ -242,7 +242,7 @@ fn a_node_gets_only_layers_that_were_ordered_there() {
         }]
     ));
     for (from, digest) in [(other, blob), (node, Digest::of(b"secret"))] {
-        let effects = house.from_node(from, fetch(digest));
+        let effects = house.node_says(from, fetch(digest));
         let refused = matches!(
             &effects[..],
             [Effect::Send {

@@ -183,7 +183,7 @@ fn measurements_are_pushed_at_most_every_quarter_second() {
             ..NodeUsage::default()
         };
         let message = NodeToMaster::Event(Box::new(NodeEvent::Usage(usage)));
-        assert_eq!(house.from_node(node, message), []);
+        assert_eq!(house.node_says(node, message), []);
         assert_eq!(house.input(teu_master_core::Input::Tick), [], "too early");
     }
     let events = events(&house.pass(250), client);

@@ -128,6 +128,6 @@ fn a_node_speaks_only_of_its_own_containers() {
         state: teu_protocol::message::ContainerState::Asleep,
     };
     let message = teu_protocol::message::NodeToMaster::Event(Box::new(event));
-    assert_eq!(house.from_node(other, message.clone()), []);
-    assert_eq!(events(&house.from_node(node, message), client).len(), 1);
+    assert_eq!(house.node_says(other, message.clone()), []);
+    assert_eq!(events(&house.node_says(node, message), client).len(), 1);
 }

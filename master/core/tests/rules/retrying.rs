@@ -151,3 +151,32 @@ fn destroying_twice_is_harmless() {
     let effects = house.ask(client, RequestBody::Destroy(info.id));
     assert_eq!(reply(&effects, client).result, Ok(ReplyBody::Done));
 }
+
+#[test]
+fn a_replayed_answer_tells_todays_news() {
+    let (mut house, [node, _]) = House::open();
+    let (client, ready) = house.client(ALICE, SessionAsk::New, attachment(1));
+    let order = order(&house.ask_as(client, ID, spawn()), node);
+    let effects = house.node_replies(node, order.id, spawned_at(2));
+    let Ok(ReplyBody::Spawned(info)) = reply(&effects, client).result else {
+        panic!()
+    };
+    house.node_says(node, crate::spawning::exited(info.id));
+    let (again, _) = house.client(ALICE, resume(&ready), attachment(1));
+    let effects = house.ask_as(again, ID, spawn());
+    let Ok(ReplyBody::Spawned(info)) = reply(&effects, again).result else {
+        panic!()
+    };
+    assert!(matches!(
+        info.state,
+        teu_protocol::message::ContainerState::Exited { .. }
+    ));
+    // Gone in the meantime: the answer is followed by that news.
+    let destroy = house.ask(again, RequestBody::Destroy(info.id));
+    let id = orders(&destroy, node)[0].id;
+    house.node_replies(node, id, Ok(NodeReplyBody::Done));
+    let effects = house.ask_as(again, ID, spawn());
+    assert!(reply(&effects, again).result.is_ok());
+    let gone = teu_protocol::message::EventBody::ContainerGone(info.id);
+    assert_eq!(events(&effects, again), [gone]);
+}

@@ -187,7 +187,7 @@ fn a_first_process_container_goes_with_its_first_process() {
         ..spec()
     };
     let (info, _) = house.spawned(client, node, once, 2);
-    let effects = house.from_node(node, exited(info.id));
+    let effects = house.node_says(node, exited(info.id));
     assert_eq!(destroyed(&effects, node), [info.id]);
 }
 
