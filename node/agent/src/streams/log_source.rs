@@ -72,24 +72,20 @@ impl LogSource {
         self.pieces.front().map_or(self.next, |piece| piece.cursor)
     }
 
+    /// Walks there from the oldest record: whether a byte begins a record cannot be told by looking
+    /// at it, for a process may write what looks like one. The log's bound makes this some ms.
     fn seek(&mut self, cursor: u64) -> Result<(), LogReadError> {
-        match self.reader.read(cursor, 1) {
-            Ok(_) => self.next = cursor,
-            Err(LogReadError::NotARecord { .. }) => {
-                self.next = self.reader.first_cursor()?;
-                while self.next < cursor && self.pieces.is_empty() {
-                    let chunk = self.reader.read(self.next, SCAN_BYTES)?;
-                    if chunk.next == self.next {
-                        break;
-                    }
-                    self.next = chunk.next;
-                    for record in chunk.records.into_iter().filter(|one| one.end() > cursor) {
-                        let skip = cursor.saturating_sub(contents_cursor(&record));
-                        self.pieces.extend(piece(record, skip));
-                    }
-                }
+        self.next = self.reader.first_cursor()?;
+        while self.next < cursor && self.pieces.is_empty() {
+            let chunk = self.reader.read(self.next, SCAN_BYTES)?;
+            if chunk.next == self.next {
+                break;
             }
-            Err(error) => return Err(error),
+            self.next = chunk.next;
+            for record in chunk.records.into_iter().filter(|one| one.end() > cursor) {
+                let skip = cursor.saturating_sub(contents_cursor(&record));
+                self.pieces.extend(piece(record, skip));
+            }
         }
         Ok(())
     }

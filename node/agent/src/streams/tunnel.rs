@@ -174,7 +174,9 @@ async fn write_side(
             inbound = inlet.recv(), if !closed => match inbound {
                 None => {
                     // Cut off in the middle: the container must not take it for the whole.
-                    writer.map(reset_with_reader);
+                    if let Some(writer) = writer {
+                        reset_with_reader(writer);
+                    }
                     return Err(Broken::Link);
                 }
                 Some(Inbound::Credit(bytes)) => drop(grants.send(bytes)),
@@ -191,7 +193,9 @@ async fn write_side(
                 // What came before it is still written.
                 Some(Inbound::Close(StreamEnd::Done)) => (eof, closed) = (true, true),
                 Some(Inbound::Close(_)) => {
-                    writer.map(reset_with_reader);
+                    if let Some(writer) = writer {
+                        reset_with_reader(writer);
+                    }
                     return Ok(Ended::ByPeer);
                 }
             },
