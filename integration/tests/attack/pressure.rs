@@ -21,6 +21,9 @@ pub(crate) const TRIALS: &[(&str, Attack)] = &[
         "a_peer_that_does_not_read_is_closed_within_its_bound",
         |t| Box::pin(not_reading(t)),
     ),
+    ("an_idle_session_costs_little", |t| {
+        Box::pin(idle_sessions(t))
+    }),
     ("an_address_cannot_take_all_places", |t| {
         Box::pin(one_address(t))
     }),
@@ -170,6 +173,35 @@ async fn not_reading(target: &Target) {
         grown >> 20
     );
     assert!(served.requests > 50, "{served:?}");
+}
+
+/// Tasks, queues, records and the core's tables: 20,000 of them fit in a gigabyte.
+const IDLE_SESSION_BYTES: u64 = 48 << 10;
+
+async fn idle_sessions(target: &Target) {
+    let ask = initiate(Role::Client, SessionAsk::New);
+    let mut held = Vec::new();
+    for number in 0..100 {
+        let peer = RawPeer::greeted(target, 40 + number % 4, b"")
+            .await
+            .unwrap();
+        held.push(peer.into_sealed(ANN, &ask, target).await.unwrap());
+    }
+    let before = target.memory_bytes();
+    for number in 0..800u32 {
+        let from = 40 + u8::try_from(number % 4).unwrap();
+        let peer = RawPeer::greeted(target, from, b"").await.unwrap();
+        held.push(peer.into_sealed(ANN, &ask, target).await.unwrap());
+    }
+    let each = target.memory_bytes().saturating_sub(before) / 800;
+    eprintln!(
+        "the master with 100 sessions: {} KiB; each further one: {each} bytes",
+        before >> 10
+    );
+    assert!(
+        each < IDLE_SESSION_BYTES,
+        "each idle session costs {each} bytes"
+    );
 }
 
 async fn one_address(target: &Target) {
