@@ -163,12 +163,14 @@ impl SocketReceiver {
     }
 
     /// Room for what the decoder waits for and a good read. If nobody holds what was received earlier,
-    /// its memory is used again.
+    /// its memory is used again: only if no more is asked for than it had, so what is left over counts.
     fn make_room(&mut self) {
-        let room = self.received.capacity() - self.received.len();
-        let missing = self.decoder.bytes_missing(self.received.len());
+        let left_over = self.received.len();
+        let room = self.received.capacity() - left_over;
+        let missing = self.decoder.bytes_missing(left_over);
         if room < missing.max(self.read_bytes / 4) {
-            self.received.reserve(missing.max(self.read_bytes));
+            let wanted = self.read_bytes.saturating_sub(left_over);
+            self.received.reserve(missing.max(wanted));
         }
     }
 }

@@ -166,7 +166,7 @@ impl Wire {
                 }
             }
             if self.received.capacity() - self.received.len() < 128 * 1024 {
-                self.received.reserve(512 * 1024);
+                self.received.reserve(512 * 1024 - self.received.len());
             }
             if self.stream.read_buf(&mut self.received).await.unwrap_or(0) == 0 {
                 return None;
