@@ -6,11 +6,11 @@ mod router;
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use router::{Peer, Router, Said, key, location};
 use socket2::SockRef;
 use teu_link::{Dialer, LinkError, LinkReceiver, LinkSender};
-use tokio::time::timeout;
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 /// "At once", for a machine under load.
 const AT_ONCE: Duration = Duration::from_millis(800);
@@ -111,6 +111,32 @@ async fn an_idle_link_pings_and_a_silent_peer_is_given_up() {
     assert!(start.elapsed() >= Duration::from_secs(30));
     assert_eq!(pings, 2);
     assert!(sender.send(Said::Number(1), vec![]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_large_message_on_a_slow_line_is_no_silence() {
+    let (mut peer, (_sender, mut receiver)) = connected().await;
+    let control = rmp_serde::to_vec_named(&Said::Number(1)).unwrap();
+    let bulk = vec![Bytes::from_static(b"piece"); 5];
+    let mut frames = BytesMut::new();
+    peer.sealer
+        .seal_framed(&control, &bulk, Duration::ZERO, &mut frames)
+        .unwrap();
+    // Two bytes of header, eight of F0; then a part and its header each time.
+    let mut rest = frames.split_off(2 + 8);
+    let part = 2 + 5 + 17;
+    peer.wire.stream.write_all(&frames).await.unwrap();
+    tokio::time::pause();
+    let slow_line = async {
+        while !rest.is_empty() {
+            let next = rest.split_to(part.min(rest.len()));
+            peer.wire.stream.write_all(&next).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(15)).await;
+        }
+    };
+    let (received, ()) = tokio::join!(receiver.recv(), slow_line);
+    let (said, bulk) = received.unwrap();
+    assert_eq!((said, bulk.concat().len()), (Said::Number(1), 25));
 }
 
 /// How long `recv` takes to notice that the peer is gone.

@@ -58,7 +58,8 @@ fn framed_and_in_parts_are_the_same_bytes_and_open_in_place() {
     for sizes in [&[][..], &[1, 300], &[MAX_PART_CONTENT_BYTES + 1, 7]] {
         let bulk = bulk_of(sizes);
         let parts = in_parts.seal(b"control", &bulk, NOW).unwrap();
-        (expected.clear(), out.clear());
+        expected.clear();
+        out.clear();
         encode_message(&parts, &mut expected);
         framed
             .seal_framed(b"control", &bulk, NOW, &mut out)
