@@ -1,6 +1,8 @@
 //! The account's images at a location, and how they get there.
 
 mod ensure;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use std::{path::Path, sync::Arc};
