@@ -32,6 +32,7 @@ pub(crate) struct Cli {
 
 /// Options of every verb.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Globals {
     /// The location to use; default: the one chosen with `teu location use`
     #[arg(long, global = true, env = "TEU_LOCATION", value_name = "NAME")]

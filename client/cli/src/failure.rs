@@ -1,11 +1,12 @@
 //! Why a verb failed, how that is told, and which exit code it makes.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    error::Error as _,
+    io::{self, Write as _},
     process::ExitCode,
 };
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+use miette::Diagnostic;
 use teu::RefusalCode;
 
 /// Why a verb failed.
@@ -14,7 +15,7 @@ pub(crate) enum Failure {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Usage(#[from] Usage),
-    #[error("{0}")]
+    #[error(transparent)]
     Teu(#[from] teu::Error),
     #[error("the session's name is not one")]
     SessionName(#[source] teu::ParseTagError),
@@ -78,22 +79,27 @@ pub(crate) fn report(failure: &Failure) -> ExitCode {
     if is_broken_pipe(failure) {
         return ExitCode::from(141);
     }
-    let mut text = String::new();
-    let fancy = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let theme = if fancy {
-        GraphicalTheme::unicode()
-    } else {
-        GraphicalTheme::unicode_nocolor()
-    };
-    let handler = GraphicalReportHandler::new_themed(theme)
-        .with_width(100)
-        .with_links(false);
-    let rendered = handler.render_report(&mut text, failure);
-    let _ = match rendered {
-        Ok(()) => writeln!(io::stderr(), "teu: {}", text.trim_start()),
-        Err(_) => writeln!(io::stderr(), "teu: {failure}"),
-    };
+    let _ = writeln!(io::stderr(), "{}", rendered(failure));
     code
+}
+
+/// What happened, why, and what to do: a line each, nothing twice.
+fn rendered(failure: &Failure) -> String {
+    let mut text = format!("teu: {failure}");
+    let mut cause = failure.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text.push_str("\n  because: ");
+            text.push_str(&reason);
+        }
+        cause = error.source();
+    }
+    if let Some(help) = failure.help() {
+        text.push_str("\n  try: ");
+        text.push_str(&help.to_string());
+    }
+    text
 }
 
 /// A reader such as `head` has gone: the usual silent end.
@@ -117,4 +123,26 @@ pub(crate) fn without_arguments() -> ExitCode {
     let help = crate::args::Cli::command().render_help();
     let _ = write!(io::stderr(), "{help}");
     ExitCode::from(125)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_tells_what_why_and_what_to_do() {
+        let failure = Failure::File {
+            what: "cannot read a".to_owned(),
+            source: io::Error::new(io::ErrorKind::NotFound, "no such file"),
+        };
+        assert_eq!(
+            rendered(&failure),
+            "teu: cannot read a\n  because: no such file"
+        );
+        let failure = Failure::from(Usage::new("no node `x`", "its nodes are: y"));
+        assert_eq!(
+            rendered(&failure),
+            "teu: no node `x`\n  try: its nodes are: y"
+        );
+    }
 }

@@ -3,7 +3,7 @@
 //! Owner: `teu-node purge`. Invariant: refuses while an agent runs; afterwards no process, cgroup,
 //! interface, rule or file of the instance is left.
 
-use std::{io, path::Path};
+use std::{io, net::Ipv4Addr, path::Path};
 
 use teu_node_core::firewall::Ipv4Subnet;
 
@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// Stands in for addresses that are not known any more.
+const UNKNOWN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 0);
+
 /// What could not be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum PurgeError {
@@ -31,6 +34,9 @@ pub enum PurgeError {
     /// The network.
     #[error("the node's network cannot be removed")]
     Network(#[from] NetError),
+    /// The recorded addresses make no network.
+    #[error("the node's record of its addresses is damaged")]
+    NoAddresses,
     /// A directory.
     #[error("cannot remove {path}")]
     Remove {
@@ -69,16 +75,11 @@ pub async fn run(instance: &InstanceName, root: &Path) -> Result<(), PurgeError>
         all.kill_all()?;
         all.remove()?;
     }
-    if let Some(topology) = data.topology()? {
-        let subnet = |(base, prefix)| Ipv4Subnet::new(base, prefix).ok();
-        if let (Some(subnet), Some(range)) = (subnet(topology.subnet), subnet(topology.range)) {
-            let config = NetConfig::new(instance.clone(), subnet, range);
-            NetworkHandle::open(config, Vec::new())
-                .await?
-                .close()
-                .await?;
-        }
-    }
+    let (subnet, range) = addresses(&data)?;
+    NetworkHandle::open(NetConfig::new(instance.clone(), subnet, range), Vec::new())
+        .await?
+        .close()
+        .await?;
     drop(lock);
     for path in [run_dir.as_path(), root] {
         match std::fs::remove_dir_all(path) {
@@ -92,4 +93,15 @@ pub async fn run(instance: &InstanceName, root: &Path) -> Result<(), PurgeError>
         }
     }
     Ok(())
+}
+
+/// The node's addresses. A node whose data are lost has left its bridge and tables all the same: they
+/// are found by the instance's name, so any addresses do for taking them over and down.
+fn addresses(data: &DataDir) -> Result<(Ipv4Subnet, Ipv4Subnet), PurgeError> {
+    let subnet = |(base, prefix)| Ipv4Subnet::new(base, prefix).ok();
+    let known = data
+        .topology()?
+        .and_then(|topology| subnet(topology.subnet).zip(subnet(topology.range)));
+    let any = || subnet((UNKNOWN, 24)).zip(subnet((UNKNOWN, 16)));
+    known.or_else(any).ok_or(PurgeError::NoAddresses)
 }
