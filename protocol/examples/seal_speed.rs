@@ -1,6 +1,6 @@
 //! Prints how fast one core seals and opens messages. Run it with `--release`.
 //!
-//! Owner: nobody; it is a measurement, for docs/decisions/0001-sealed-part-trailer.md.
+//! Owner: nobody; it is a measurement, for docs/decisions/0001-sealed-part-trailer.md and 0010-own-dealer.md.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -9,13 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use teu_protocol::{
     limits::MAX_PART_CONTENT_BYTES,
     noise::{
         ClientHandshake, ClientStep, HelloCheck, LocationIdentity, Opener, Sealer, ServerHandshake,
         StaticKey, Suite,
     },
+    zmtp::{Decoder, Event, Limits, SocketRole, greeting},
 };
 
 const BATCH: u64 = 16;
@@ -77,40 +78,54 @@ fn messages(suite: Suite, name: &str, control: usize, bulk: &[usize]) {
         .map(|size| Bytes::from(vec![9; *size]))
         .collect();
     let bytes = control.len() + bulk.iter().map(Bytes::len).sum::<usize>();
-    let (mut sealing, mut opening, mut copying) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let mut decoder = ready_decoder();
+    let mut out = BytesMut::new();
+    let [mut sealing, mut framing, mut opening, mut copying] = [Duration::ZERO; 4];
     let mut batches = 0u64;
-    while sealing + opening + copying < 3 * TIME {
+    while sealing + framing + opening + copying < 4 * TIME {
         let start = Instant::now();
         let sealed: Vec<_> = (0..BATCH)
             .map(|_| sealer.seal(&control, &bulk, Duration::ZERO).unwrap())
             .collect();
         sealing += start.elapsed();
-        // Every other batch as `zeromq` hands parts over: shared, so they must be copied first.
-        let shared = batches.is_multiple_of(2);
-        let held = shared.then(|| sealed.clone());
+        // The parts of a message share one allocation: they are copied first.
         let start = Instant::now();
         for message in sealed {
             black_box(opener.open(message).unwrap());
         }
-        *(if shared { &mut copying } else { &mut opening }) += start.elapsed();
-        drop(held);
+        copying += start.elapsed();
+        for _ in 0..BATCH {
+            let start = Instant::now();
+            sealer
+                .seal_framed(&control, &bulk, Duration::ZERO, &mut out)
+                .unwrap();
+            framing += start.elapsed();
+            let Ok(Some(Event::Message(parts))) = decoder.decode_mut(&mut out) else {
+                return;
+            };
+            let start = Instant::now();
+            black_box(opener.open(parts).unwrap());
+            opening += start.elapsed();
+        }
         batches += 1;
     }
-    let rate = |count: u64, time: Duration| {
-        let seconds = time.as_secs_f64();
-        let (messages, bytes) = (
-            count as f64 / seconds,
-            (count * bytes as u64) as f64 / seconds,
-        );
-        format!("{:>10.0} /s {:>6.2} GB/s", messages, bytes / 1e9)
-    };
-    println!("  {name:<16} seal    {}", rate(batches * BATCH, sealing));
-    println!(
-        "  {name:<16} open    {}",
-        rate(batches / 2 * BATCH, opening)
-    );
-    println!(
-        "  {name:<16} copying {}",
-        rate(batches / 2 * BATCH, copying)
-    );
+    for (what, time) in [
+        ("seal", sealing),
+        ("seal_framed", framing),
+        ("open", opening),
+        ("copy, open", copying),
+    ] {
+        let seconds = time.as_secs_f64() / (batches * BATCH) as f64;
+        let (messages, gigabytes) = (1.0 / seconds, bytes as f64 / seconds / 1e9);
+        println!("  {name:<16} {what:<12} {messages:>9.0} /s {gigabytes:>6.2} GB/s");
+    }
+}
+
+/// A master's decoder whose peer is ready.
+fn ready_decoder() -> Decoder {
+    let mut decoder = Decoder::new(SocketRole::Router, Limits::AUTHENTICATED);
+    let mut received = BytesMut::from(&greeting()[..]);
+    received.extend_from_slice(b"\x04\x1c\x05READY\x0bSocket-Type\0\0\0\x06DEALER");
+    while decoder.decode(&mut received).unwrap().is_some() {}
+    decoder
 }

@@ -56,7 +56,7 @@ impl Sealer {
         }
     }
 
-    /// Seals a message: all its ZMTP parts, F0 first, in one allocation. `bulk` is one sequence of
+    /// Seals a message: all its ZMTP parts, F0 first, each in memory of its own. `bulk` is one sequence of
     /// bytes, however it is cut: pieces longer than a part are cut again, empty ones left out. `now`
     /// counts from the same moment as at the handshake; it decides when to change the key.
     ///
@@ -71,11 +71,12 @@ impl Sealer {
     ) -> Result<Vec<Bytes>, SealError> {
         let layout = Layout::of(control, bulk)?;
         let mut parts = Vec::with_capacity(1 + layout.parts);
-        let mut part = BytesMut::with_capacity(layout.bytes);
-        self.write(control, bulk, &layout, now, &mut part, |part, _, _| {
+        let mut part = BytesMut::new();
+        self.write(control, bulk, &layout, now, &mut part, |part, bytes, _| {
             if !part.is_empty() {
-                parts.push(part.split().freeze());
+                parts.push(std::mem::take(part).freeze());
             }
+            part.reserve(bytes);
         })?;
         parts.push(part.freeze());
         Ok(parts)
