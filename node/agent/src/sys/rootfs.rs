@@ -192,13 +192,7 @@ impl Root {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
             Err(error) => return Err(error),
         };
-        let file = fs::File::from(fd);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "not a regular file",
-            ));
-        }
+        let file = regular(fd)?;
         let mut text = Vec::new();
         file.take(limit + 1).read_to_end(&mut text)?;
         if text.len() as u64 > limit {
@@ -284,13 +278,7 @@ impl Root {
             }
             opened => opened,
         };
-        let file = fs::File::from(opened?);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a regular file",
-            ));
-        }
+        let file = regular(opened?)?;
         file.set_len(0)?;
         let (uid, gid) = self.owners(look.uid, look.gid);
         rustix::fs::fchown(&file, Some(uid), Some(gid))?;
@@ -359,6 +347,29 @@ impl Root {
     }
 }
 
+/// File systems whose files are the kernel's: reading or owning one is an act on the host.
+const KERNELS_OWN: [libc::c_long; 4] = [
+    libc::PROC_SUPER_MAGIC,
+    0x6265_6572, // SYSFS_MAGIC
+    libc::CGROUP_SUPER_MAGIC,
+    libc::CGROUP2_SUPER_MAGIC,
+];
+
+/// A file that holds what was written to it, and is nothing else. A link in the container may lead
+/// to its `/proc`, where the host's root could do what the container cannot: read `/proc/kmsg`
+/// empty, or give `/proc/vmallocinfo` away.
+fn regular(fd: OwnedFd) -> io::Result<fs::File> {
+    let file = fs::File::from(fd);
+    let lies_on = rustix::fs::fstatfs(&file)?.f_type;
+    if file.metadata()?.is_file() && !KERNELS_OWN.contains(&lies_on) {
+        return Ok(file);
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "not a regular file",
+    ))
+}
+
 /// A path below the root, without its leading slashes; empty becomes `.`.
 fn relative(path: &Path) -> &Path {
     let stripped = path.strip_prefix("/").unwrap_or(path);
@@ -414,6 +425,20 @@ mod tests {
             root.write_file(Path::new("/a/../../b"), b"x", LOOK)
                 .is_err()
         );
+    }
+
+    #[test]
+    fn the_kernels_own_files_are_neither_read_nor_written() {
+        // The container's root as it is later, with /proc and /sys in it.
+        let root = root(Path::new("/"));
+        for path in ["/proc/version", "/sys/kernel/uevent_seqnum"] {
+            let error = root.read_text(path, 1 << 20).unwrap_err();
+            assert_eq!(error.to_string(), "not a regular file", "{path}");
+        }
+        let own = Path::new("/proc/self/comm");
+        let before = fs::read(own).unwrap();
+        assert!(root.write_file(own, b"x", LOOK).is_err());
+        assert_eq!(fs::read(own).unwrap(), before);
     }
 
     #[test]

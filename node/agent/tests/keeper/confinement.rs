@@ -121,6 +121,28 @@ async fn the_host_is_out_of_sight_and_out_of_reach() {
     assert!(!text.contains("BAD"), "{text}");
 }
 
+/// The keeper looks users up, and writes hosts files, as the host's root: a container must not
+/// borrow that by a link into its own `/proc`.
+#[tokio::test]
+async fn links_into_proc_lend_no_power() {
+    use std::os::unix::fs::MetadataExt;
+    let rig = Rig::new().await;
+    let script = "rm -f /etc/hosts /etc/group; ln -s /proc/vmstat /etc/hosts; \
+                  ln -s /proc/kmsg /etc/group; echo up; sleep 100";
+    let mut boxed = rig.run("links", script).await;
+    boxed.wait_output(boxed.main(), "up\n").await;
+    assert!(boxed.link.write_hosts(Vec::new()).await.is_err());
+    // Owners in /proc are the same for the whole host.
+    assert_eq!(std::fs::metadata("/proc/vmstat").unwrap().uid(), 0);
+    let plan = ExecPlan {
+        id: ProcessId::from_bytes([1; 16]),
+        process: command(&["true"]),
+    };
+    let refusal = boxed.link.exec(plan).await.unwrap_err().to_string();
+    assert!(refusal.contains("not a regular file"), "{refusal}");
+    boxed.link.destroy().await.unwrap();
+}
+
 #[tokio::test]
 async fn low_ports_and_ping_are_allowed_without_privilege() {
     let rig = Rig::new().await;
