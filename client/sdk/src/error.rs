@@ -193,7 +193,7 @@ pub enum ConnectError {
     /// The location does not know our key.
     #[error(
         "the location did not accept this account (code {code}): its administrator enrols the key \
-         that `teu account` shows"
+         that `teu account show` prints"
     )]
     NotAccepted {
         /// The stable code.

@@ -139,6 +139,17 @@ impl Images {
     pub async fn ensure(&self, name: &str, progress: Arc<dyn Progress>) -> Result<ImageInfo> {
         ensure::ensure(self, name, &progress).await
     }
+
+    /// Sends the local engine's image of that name (`.` for its newest), also if the location has an
+    /// older one under that name, which then loses the name. Layers that are there do not travel.
+    ///
+    /// Cancel-safe, as [`Images::import_file`].
+    ///
+    /// # Errors
+    /// [`Error::NoImage`] if the engine does not have it, [`Error::Image`] if it cannot be read.
+    pub async fn push(&self, name: &str, progress: Arc<dyn Progress>) -> Result<ImageInfo> {
+        ensure::push(self, name, &progress).await
+    }
 }
 
 /// Opens and checks an image, on a thread that may block.

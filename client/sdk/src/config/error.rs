@@ -29,7 +29,7 @@ pub enum ConfigError {
     },
     /// There is no account on this machine yet.
     #[error(
-        "there is no account key at {path}; `teu dev` makes one, or copy yours there",
+        "there is no account key at {path}; `teu account show` and `teu dev` make one, or copy yours there",
         path = path.display()
     )]
     NoAccount {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use teu_protocol::message::{ContainerState, RefusalCode};
+use futures::StreamExt as _;
+use teu_protocol::message::{Channel, ContainerState, LogStart, RefusalCode};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{Instant, sleep_until, timeout_at},
@@ -44,6 +45,71 @@ impl Container {
             } else {
                 Err(Look::Saw(format!("it answered `{}`", line.trim())))
             }
+        })
+        .await
+    }
+
+    /// Waits until its first process has written `text`, to either channel, now or earlier.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Container::wait_tcp`]; [`Error::Refused`] with `WrongState` if it is asleep.
+    pub async fn wait_log(&self, text: &str, timeout: Duration) -> Result<()> {
+        const WAITING_FOR: &str = "writing what was waited for";
+        let read = async {
+            let mut logs = self.logs(LogStart::Oldest, true).await?;
+            let mut sought = [Sought::new(text), Sought::new(text)];
+            while let Some(chunk) = logs.next().await {
+                let chunk = chunk?;
+                let [stdout, stderr] = &mut sought;
+                let channel = match chunk.channel {
+                    Channel::Stderr => stderr,
+                    _ => stdout,
+                };
+                if channel.is_in(&chunk.bytes) {
+                    return Ok(());
+                }
+            }
+            let status = self.wait_exit().await?.status;
+            let (container, waiting_for) = (self.id(), WAITING_FOR);
+            Err(Error::Ended {
+                container,
+                status,
+                waiting_for,
+            })
+        };
+        let outcome = tokio::time::timeout(timeout, read).await;
+        outcome.unwrap_or_else(|_| {
+            Err(Error::NotReady {
+                container: self.id(),
+                waiting_for: WAITING_FOR,
+                waited: timeout,
+                last: "its output does not have it".to_owned(),
+            })
+        })
+    }
+
+    /// Runs a check in the container (program and arguments) again and again, until it exits with 0.
+    /// Cancel-safe in that a check under way may go on until it ends, or this program does.
+    ///
+    /// # Errors
+    /// As [`Container::wait_tcp`]; [`Error::Refused`] if the check cannot be run at all.
+    pub async fn wait_exec(
+        &self,
+        check: impl IntoIterator<Item = impl Into<String>>,
+        timeout: Duration,
+    ) -> Result<()> {
+        let check: Vec<String> = check.into_iter().map(Into::into).collect();
+        self.wait_ready("passing its check", timeout, async || {
+            let output = self.run(check.iter().cloned()).output().await;
+            let output = output.map_err(Look::Error)?;
+            let status = output.termination.status;
+            if status.is_success() {
+                return Ok(());
+            }
+            let said = String::from_utf8_lossy(&output.stderr);
+            let line = said.lines().last().unwrap_or_default();
+            Err(Look::Saw(format!("{status} {line}").trim().to_owned()))
         })
         .await
     }
@@ -117,6 +183,32 @@ impl Container {
     }
 }
 
+/// A text in a channel that arrives in pieces.
+struct Sought<'a> {
+    text: &'a [u8],
+    /// The end of what came, where the text may have begun.
+    tail: Vec<u8>,
+}
+
+impl<'a> Sought<'a> {
+    const fn new(text: &'a str) -> Self {
+        Self {
+            text: text.as_bytes(),
+            tail: Vec::new(),
+        }
+    }
+
+    /// Whether these bytes, after those before, have the text.
+    fn is_in(&mut self, bytes: &[u8]) -> bool {
+        self.tail.extend_from_slice(bytes);
+        let width = self.text.len().max(1);
+        let found =
+            self.text.is_empty() || self.tail.windows(width).any(|window| window == self.text);
+        self.tail.drain(..self.tail.len().saturating_sub(width - 1));
+        found
+    }
+}
+
 /// Why one look did not see it ready.
 enum Look {
     Saw(String),
@@ -126,4 +218,21 @@ enum Look {
 fn is_not_yet(error: &Error) -> bool {
     let closed = |code| matches!(code, RefusalCode::PortClosed | RefusalCode::WrongState);
     error.is_retryable() || error.refusal().is_some_and(|refusal| closed(refusal.code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_found_over_the_edges_of_chunks() {
+        let mut sought = Sought::new("ready");
+        assert!(!sought.is_in(b"not re"));
+        assert!(!sought.is_in(b""));
+        assert!(!sought.is_in(b"a"));
+        assert!(sought.is_in(b"dy\n"));
+        assert!(!sought.is_in(b"ready".get(1..).unwrap()));
+        assert!(Sought::new("").is_in(b""));
+        assert!(sought.tail.len() < 5);
+    }
 }

@@ -1,4 +1,7 @@
 //! From a name to an image in the catalogue.
+//!
+//! Owner: [`Images`]. Invariant: `ensure` prefers what the location has, so that a run needs no engine;
+//! `push` prefers what the engine has, so that a rebuilt image gets there. Next: [`upload`] sends.
 
 use std::sync::Arc;
 
@@ -24,14 +27,38 @@ pub(super) async fn ensure(
     {
         return Ok(image);
     }
+    let before = match name {
+        NEWEST => "",
+        _ => "the location (it is not in the account's catalogue), then ",
+    };
+    let (engine, found) = in_engine(name, before).await?;
+    if name == NEWEST
+        && let Some(image) = same_image(images, &found).await?
+    {
+        return Ok(image);
+    }
+    send(images, &engine, &found, name, progress).await
+}
+
+pub(super) async fn push(
+    images: &Images,
+    name: &str,
+    progress: &Arc<dyn Progress>,
+) -> Result<ImageInfo> {
+    let (engine, found) = in_engine(name, "").await?;
+    if let Some(image) = same_image(images, &found).await?
+        && found.names.iter().all(|name| image.names.contains(name))
+    {
+        return Ok(image);
+    }
+    send(images, &engine, &found, name, progress).await
+}
+
+/// The engine's image of that name; `before` tells who was asked first.
+async fn in_engine(name: &str, before: &str) -> Result<(Engine, EngineImage)> {
     let asked = |engine: &ImageError| Error::NoImage {
         name: name.to_owned(),
-        asked: match name {
-            NEWEST => format!("the local engine ({engine})"),
-            _ => format!(
-                "the location (it is not in the account's catalogue), then the local engine ({engine})"
-            ),
-        },
+        asked: format!("{before}the local engine ({engine})"),
     };
     let engine = match Engine::connect().await {
         Ok(engine) => engine,
@@ -42,19 +69,13 @@ pub(super) async fn ensure(
     } else {
         engine.find(name).await
     };
-    let found = match found {
-        Ok(found) => found,
+    match found {
+        Ok(found) => Ok((engine, found)),
         Err(error @ (ImageError::NotInEngine { .. } | ImageError::EngineEmpty { .. })) => {
-            return Err(asked(&error));
+            Err(asked(&error))
         }
-        Err(error) => return Err(error.into()),
-    };
-    if name == NEWEST
-        && let Some(image) = same_image(images, &found).await?
-    {
-        return Ok(image);
+        Err(error) => Err(error.into()),
     }
-    send(images, &engine, &found, name, progress).await
 }
 
 async fn in_catalogue(images: &Images, name: &str) -> Result<Option<ImageInfo>> {

@@ -1,14 +1,14 @@
 //! Output that is read over as many connections as it takes.
 //!
 //! Owner: a [`super::Process`], its pump or [`crate::Logs`]. Invariant: each byte is handed out once, in
-//! order: after a reconnect the stream is opened again at the cursor behind the last byte that
-//! arrived.
+//! order: after a reconnect, of ours or of the node, the stream is opened again at the cursor behind
+//! the last byte that arrived.
 
 use std::{sync::Arc, time::Duration};
 
 use teu_protocol::{
     ids::{ContainerId, ProcessId},
-    message::{LogStart, ReplyBody, StreamEnd},
+    message::{LogStart, RefusalCode, ReplyBody, StreamEnd},
 };
 use tokio::time::sleep;
 
@@ -139,21 +139,25 @@ impl AttachedReader {
                     return Ok(Item::Data(chunk));
                 }
                 StreamItem::Eof => {}
+                // The node's link broke, or its agent restarts: the process goes on.
+                StreamItem::End(StreamEnd::Failed(why)) if why.code == RefusalCode::NodeLost => {
+                    self.lose()?;
+                }
                 StreamItem::End(end) => {
                     if let Some(slot) = &self.stdin {
                         slot.ended();
                     }
                     return Ok(Item::End(end));
                 }
-                StreamItem::Lost => {
-                    self.lost = Some(Arc::clone(stream.window()));
-                    self.stream = None;
-                    if let Some(slot) = &self.stdin {
-                        slot.link_lost()?;
-                    }
-                }
+                StreamItem::Lost => self.lose()?,
             }
         }
+    }
+
+    /// The stream is gone, and will be opened again.
+    fn lose(&mut self) -> Result<()> {
+        self.lost = self.stream.take().map(|reader| Arc::clone(reader.window()));
+        self.stdin.as_ref().map_or(Ok(()), |slot| slot.link_lost())
     }
 
     /// As [`AttachedReader::open`], but for as long as the session lives: a link that is away for
@@ -161,7 +165,7 @@ impl AttachedReader {
     async fn reopen(&mut self) -> Result<()> {
         loop {
             match self.open().await {
-                Err(Error::Timeout { .. } | Error::LinkLost { .. }) => {}
+                Err(error) if error.is_retryable() => {}
                 Err(error) => {
                     if let Some(slot) = &self.stdin {
                         slot.ended();

@@ -80,6 +80,35 @@ async fn output_resumes_by_cursor_without_loss_or_repetition() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn output_resumes_when_the_node_comes_back() {
+    let (session, _master, mut far) = FakeMaster::connected(ready()).await;
+    let (mut process, stream, _) = attached(&session, &mut far, 0).await;
+    let reading = tokio::spawn(async move {
+        let mut read = Vec::new();
+        while let Some(chunk) = process.next_output().await {
+            read.extend_from_slice(&chunk.unwrap().bytes);
+        }
+        (read, process.wait().await)
+    });
+    far.data(stream, Channel::Stdout, 5, b"one");
+    let lost = Refusal::new(RefusalCode::NodeLost, "the link to the node is down");
+    far.close(stream, StreamEnd::Failed(lost));
+    // The node is still away at the first question.
+    let request = far.request().await;
+    far.refuse(request.id, RefusalCode::NodeLost);
+    let (body, stream, _) = far.open(0).await;
+    let RequestBody::Attach { from, .. } = body else {
+        panic!("{body:?}")
+    };
+    assert_eq!(from, LogStart::Cursor(5));
+    far.data(stream, Channel::Stdout, 9, b"two");
+    far.close(stream, StreamEnd::Exited(ENDED));
+    let (read, ended) = reading.await.unwrap();
+    assert_eq!(read, b"onetwo");
+    assert_eq!(ended.unwrap(), ENDED);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_end_without_an_exit_status_is_never_a_success() {
     for end in [
         StreamEnd::Done,
