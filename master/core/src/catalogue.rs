@@ -47,7 +47,11 @@ impl Core {
         let mut names = names.collect::<Result<BTreeSet<_>, _>>()?;
         let known = self.images.get(&account, &manifest.id);
         let added_ms = known.map_or(self.now.unix_ms, |image| image.added_ms);
-        if known.is_none() && self.images.of(&account).count() >= limits::IMAGES_PER_ACCOUNT {
+        let (images, bytes) = self.images.held_by(&account);
+        if known.is_none()
+            && (images >= limits::IMAGES_PER_ACCOUNT
+                || bytes + manifest.config.len() > limits::CONFIG_BYTES_PER_ACCOUNT)
+        {
             return Err(refusals::limit(
                 "this account's catalogue is full. Remove some images",
             ));

@@ -85,6 +85,13 @@ impl Images {
         self.by_id.range(all).map(|(_, image)| image)
     }
 
+    /// How many images the account has, and the bytes of their configs.
+    pub(crate) fn held_by(&self, account: &PublicKey) -> (usize, usize) {
+        self.of(account).fold((0, 0), |(count, bytes), image| {
+            (count + 1, bytes + image.manifest.config.len())
+        })
+    }
+
     /// Adds or replaces; its names point at it from now on. (The caller has taken them from others.)
     pub(crate) fn put(&mut self, image: record::Image) {
         let (account, id) = (image.account, image.manifest.id);

@@ -87,6 +87,10 @@ pub(crate) const WARNINGS_PER_NODE: usize = 16;
 /// Images of one account.
 pub(crate) const IMAGES_PER_ACCOUNT: usize = 10_000;
 
+/// Bytes of the configs of one account's images, which the master keeps in memory: ten thousand
+/// usual ones. One alone may have a MiB.
+pub(crate) const CONFIG_BYTES_PER_ACCOUNT: usize = 64 << 20;
+
 /// Names of one image.
 pub(crate) const NAMES_PER_IMAGE: usize = 64;
 

@@ -256,3 +256,35 @@ fn a_node_gets_only_layers_that_were_ordered_there() {
         assert!(refused, "{effects:?}");
     }
 }
+
+#[test]
+fn a_catalogue_of_huge_configs_is_full_before_memory_is() {
+    let mut house = empty();
+    let (alice, _) = house.client(ALICE, SessionAsk::New, attachment(1));
+    let (bob, _) = house.client(BOB, SessionAsk::New, attachment(2));
+    // No layer has to be uploaded for these.
+    let huge = |n: usize| {
+        let config = format!(
+            r#"{{"os":"linux","architecture":"amd64","rootfs":{{"diff_ids":[]}},"x":"{n}{}"}}"#,
+            " ".repeat(1 << 19)
+        );
+        let manifest = ImageManifest {
+            id: Digest::of(config.as_bytes()),
+            config: config.into_bytes(),
+            layers: Vec::new(),
+        };
+        RequestBody::AddImage {
+            manifest,
+            names: Vec::new(),
+        }
+    };
+    let refused = (0..200).find_map(|n| {
+        let effects = house.ask(alice, huge(n));
+        reply(&effects, alice).result.err().map(|why| (n, why.code))
+    });
+    assert_eq!(refused, Some((127, RefusalCode::LimitReached)));
+    let effects = house.ask(alice, huge(0));
+    assert!(reply(&effects, alice).result.is_ok(), "it is there already");
+    let effects = house.ask(bob, huge(0));
+    assert!(reply(&effects, bob).result.is_ok(), "Bob has his own room");
+}
