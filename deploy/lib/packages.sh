@@ -7,6 +7,8 @@ RUN_PACKAGES=(nftables iproute2 busybox-static curl ca-certificates)
 # To test: a real engine and a registry-less image source, nginx to run, real peers, tools to look.
 TEST_PACKAGES=(docker.io nginx-light openssh-server openssh-client python3-venv python3-pip strace psmisc procps git tmux)
 BENCH_PACKAGES=(hyperfine iperf3)
+# To test in a machine of our own making (deploy/vm).
+VM_PACKAGES=(qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring)
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

@@ -136,7 +136,7 @@ async fn volumes_are_mounted_with_mapped_owners_and_survive() {
     };
     let mut plan = rig.plan(
         "vol",
-        sh("cat /data/old; echo new > /data/new; echo x > /ro/x; cat /ro/new"),
+        sh("exec 2>&1; cat /data/old; echo new > /data/new; echo x > /ro/x; cat /ro/new"),
     );
     plan.mounts = vec![bind("/data", false), bind("/ro", true)];
     let mut boxed = rig.start("vol", plan).await;
