@@ -90,42 +90,41 @@ impl LogSource {
         Ok(())
     }
 
-    /// Keeps the last `lines` lines of what is there; an unfinished last line counts as one.
+    /// Goes to where the last `lines` lines begin; an unfinished last line counts as one. Counts
+    /// first and keeps nothing meanwhile: many readers may want the whole of a log, and wait.
     fn tail(&mut self, lines: u32, end: u64) -> Result<(), LogReadError> {
-        self.next = self.reader.first_cursor()?;
         if lines == 0 {
             self.next = end;
             return Ok(());
         }
-        let mut newlines = 0_u64;
+        let mut there = 0_u64;
         let mut ends_line = true;
-        while self.next < end {
-            let chunk = self.reader.read(self.next, SCAN_BYTES)?;
-            if chunk.next == self.next {
-                break;
-            }
-            self.next = chunk.next;
-            for record in chunk.records {
-                newlines += count_lines(&record.bytes);
-                ends_line = record.bytes.last() == Some(&b'\n');
-                self.pieces.extend(piece(record, 0));
-                // A piece is not needed if enough lines begin after it.
-                while let Some(first) = self.pieces.front() {
-                    let here = count_lines(&first.bytes);
-                    if newlines - here <= u64::from(lines) {
-                        break;
-                    }
-                    newlines -= here;
-                    self.pieces.pop_front();
-                }
+        self.next = self.reader.first_cursor()?;
+        while self.next < end && self.scan()? {
+            for piece in self.pieces.drain(..) {
+                there += count_lines(&piece.bytes);
+                ends_line = piece.bytes.last() == Some(&b'\n');
             }
         }
-        let total = newlines + u64::from(!ends_line);
-        self.drop_lines(total.saturating_sub(u64::from(lines)));
+        there += u64::from(!ends_line);
+        let mut unwanted = there.saturating_sub(u64::from(lines));
+        self.next = self.reader.first_cursor()?;
+        while unwanted > 0 && self.next < end && self.scan()? {
+            unwanted = self.drop_lines(unwanted);
+        }
         Ok(())
     }
 
-    fn drop_lines(&mut self, mut lines: u64) {
+    /// Reads on. `false` if there was nothing.
+    fn scan(&mut self) -> Result<bool, LogReadError> {
+        let chunk = self.reader.read(self.next, SCAN_BYTES)?;
+        let found = chunk.next != self.next;
+        self.add(chunk);
+        Ok(found)
+    }
+
+    /// Drops lines from the front; how many more have to go is returned.
+    fn drop_lines(&mut self, mut lines: u64) -> u64 {
         while lines > 0
             && let Some(first) = self.pieces.front_mut()
         {
@@ -146,6 +145,7 @@ impl LogSource {
                 }
             }
         }
+        lines
     }
 
     pub(super) fn is_empty(&self) -> bool {

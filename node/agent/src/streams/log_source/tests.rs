@@ -62,6 +62,20 @@ fn the_last_lines_are_the_last_lines_however_they_were_written() {
     assert_eq!(rest(source, 9).0, "");
 }
 
+#[test]
+fn who_wants_all_lines_does_not_hold_all_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let kib = format!("{}\n", "x".repeat(1023));
+    let end = write(dir.path(), PROCESS, &vec![kib.as_str(); 2_000]);
+    for lines in [1_990, u32::MAX] {
+        let source = LogSource::open(dir.path(), PROCESS, LogStart::Tail(lines), end).unwrap();
+        let held: usize = source.pieces.iter().map(|piece| piece.bytes.len()).sum();
+        assert!(held <= 2 * SCAN_BYTES, "{held} bytes for {lines} lines");
+        let whole = usize::try_from(lines.min(2_000)).unwrap() * kib.len();
+        assert_eq!(rest(source, 1 << 20).0.len(), whole);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
