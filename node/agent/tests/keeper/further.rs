@@ -149,6 +149,8 @@ async fn what_cannot_run_is_refused_and_the_container_goes_on() {
             program: "nonesuch".to_owned()
         }
     );
+    let logs = std::fs::read_dir(boxed.dir.join("logs")).unwrap().count();
+    assert_eq!(logs, 1, "what did not run leaves no file");
     // The same id may be used again: nothing ran.
     boxed.exec(1, command(&["true"])).await;
     assert_eq!(boxed.events.exit_of(id).await.0.status, ExitStatus::Code(0));

@@ -58,6 +58,12 @@ impl LogWriter {
         self.end
     }
 
+    /// Where the last record is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        segment::path(&self.dir, &self.process, self.start)
+    }
+
     /// Appends output, in as many records as it needs.
     ///
     /// # Errors

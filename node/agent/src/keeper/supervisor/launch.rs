@@ -172,6 +172,7 @@ impl Supervisor {
             .is_some_and(|one| one.id.main_process() == launch.id);
         let number = launch.wanted.as_ref().map(|wanted| wanted.number);
         let cgroup = launch.cgroup.clone();
+        let log = launch.wanted.as_ref().map(|wanted| wanted.log.path());
         match launch.into_process() {
             Ok((process, steps_us)) => {
                 let (id, pid) = (process.id, process.pid);
@@ -195,6 +196,9 @@ impl Supervisor {
                 }
                 if is_main {
                     self.stage = Stage::Ending;
+                } else if let Some(log) = log {
+                    // Nobody knows the process, so nobody would remove it.
+                    let _ = std::fs::remove_file(log);
                 }
             }
         }
