@@ -21,7 +21,7 @@ executed, 127 if it was not found, 2 if no node could take the container.";
 
 /// Runs containers on a location, from your terminal.
 #[derive(Debug, Parser)]
-#[command(name = "teu", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "teu", version, after_help = EXAMPLES, arg_required_else_help = true)]
 #[command(max_term_width = 100, infer_long_args = false)]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -63,9 +63,10 @@ pub(crate) struct Globals {
 /// How lists and objects are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    // Not documentation comments: help would show them in a list of six lines.
+    // For people.
     Table,
-    /// For programs.
+    // For programs.
     Json,
 }
 
@@ -110,7 +111,7 @@ pub(crate) enum Verb {
     Disallow(verbs::allow::AllowArgs),
     /// List images
     Images(verbs::image::ListArgs),
-    /// Import, list and remove images
+    /// Import, send, list and remove images
     #[command(subcommand)]
     Image(verbs::image::ImageVerb),
     /// Show what the location offers: nodes, free CPU, memory, disk
@@ -118,6 +119,12 @@ pub(crate) enum Verb {
     /// List sessions, end one
     #[command(subcommand)]
     Session(verbs::session::SessionVerb),
+    /// Show this user's key; let other keys connect
+    #[command(subcommand)]
+    Account(verbs::account::AccountVerb),
+    /// Let machines connect as nodes
+    #[command(subcommand)]
+    Node(verbs::node::NodeVerb),
     /// List locations, choose one, add one
     #[command(subcommand)]
     Location(verbs::location::LocationVerb),

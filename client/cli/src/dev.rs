@@ -25,8 +25,8 @@ use crate::{args::Globals, failure::Failure, output};
 /// Arguments of `teu dev`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The location is called `dev`, unless --name says otherwise, and becomes the default location if there
-is none yet. Needs root: containers need namespaces, a bridge and a firewall table.")]
+The location is called `dev`, unless --name says otherwise, and becomes the default location if
+there is none yet. Needs root: containers need namespaces, a bridge and a firewall table.")]
 pub(crate) struct DevArgs {
     /// Run in the background; returns when containers can be spawned
     #[arg(short, long)]

@@ -36,7 +36,16 @@ pub(crate) enum Failure {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Dev(#[from] crate::dev::DevError),
-    #[error("the tunnel could not be put into the background: {0}")]
+    #[error("cannot listen at {address}")]
+    #[diagnostic(help("{help}"))]
+    Listen {
+        address: std::net::SocketAddr,
+        help: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    /// The words of the process that should hold the tunnel.
+    #[error("{0}")]
     Background(String),
 }
 

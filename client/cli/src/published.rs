@@ -5,8 +5,8 @@
 //! is gone does not count.
 
 use std::{
-    fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
     str::FromStr,
@@ -81,6 +81,39 @@ impl FromStr for PortSpec {
             local,
             container,
         })
+    }
+}
+
+/// Listens for a container's port.
+pub(crate) async fn listen(container: &Container, port: &PortSpec) -> Result<Tunnel, Failure> {
+    let address = port.listen_address();
+    match container.tunnel_at(address, port.container).await {
+        Err(teu::Error::Io { source, .. }) => Err(cannot_listen(address, source)),
+        listening => Ok(listening?),
+    }
+}
+
+/// Says now that a port is taken, not when the container is there.
+pub(crate) fn check(ports: &[PortSpec]) -> Result<(), Failure> {
+    let mut held = Vec::new();
+    for port in ports {
+        let address = port.listen_address();
+        held.push(TcpListener::bind(address).map_err(|source| cannot_listen(address, source))?);
+    }
+    Ok(())
+}
+
+fn cannot_listen(address: SocketAddr, source: io::Error) -> Failure {
+    let help = match source.kind() {
+        io::ErrorKind::AddrInUse => "choose another local port, or leave it out for any free one",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need root; choose a higher one",
+        io::ErrorKind::AddrNotAvailable => "the address must be one of this machine",
+        _ => "choose another local address",
+    };
+    Failure::Listen {
+        address,
+        help,
+        source,
     }
 }
 
@@ -183,7 +216,9 @@ pub(crate) async fn hold_in_background(
     if let Some(mut stderr) = holder.stderr.take() {
         let _ = stderr.read_to_string(&mut said).await;
     }
-    Err(Failure::Background(said.trim().to_owned()))
+    let said = said.trim();
+    let said = said.strip_prefix("teu: ").unwrap_or(said);
+    Err(Failure::Background(said.to_owned()))
 }
 
 fn holder(globals: &Globals, container: &Container, ports: &[PortSpec]) -> Command {

@@ -1,5 +1,6 @@
 //! The verbs: one file each; here only the table that calls them.
 
+pub(crate) mod account;
 pub(crate) mod allow;
 pub(crate) mod completions;
 pub(crate) mod doctor;
@@ -10,6 +11,7 @@ pub(crate) mod kill;
 pub(crate) mod location;
 pub(crate) mod logs;
 pub(crate) mod man;
+pub(crate) mod node;
 pub(crate) mod ps;
 pub(crate) mod resources;
 pub(crate) mod rm;
@@ -21,13 +23,20 @@ pub(crate) mod wake;
 
 use std::process::ExitCode;
 
-use teu::{Container, Location, Session};
+use futures::{StreamExt as _, stream};
+use teu::{Container, ContainerInfo, Location, RefusalCode, Session};
 
 use crate::{
     args::{Cli, Globals, Verb},
     dev,
-    failure::Failure,
+    failure::{Failure, Usage},
 };
+
+/// Containers that one command works on at once: many stops cost one grace, and no master is flooded.
+const AT_ONCE: usize = 32;
+
+/// How alike a name must be to be suggested (1: equal).
+const ALIKE: f64 = 0.75;
 
 /// Runs the verb.
 pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
@@ -49,6 +58,8 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Image(verb) => image::run(globals, verb).await,
         Verb::Resources(args) => resources::run(globals, args).await,
         Verb::Session(verb) => session::run(globals, verb).await,
+        Verb::Account(verb) => account::run(globals, verb).await,
+        Verb::Node(verb) => node::run(globals, verb).await,
         Verb::Location(verb) => location::run(globals, verb),
         Verb::Dev(args) => dev::run(globals, args).await,
         Verb::Doctor(args) => doctor::run(globals, args).await,
@@ -72,25 +83,84 @@ async fn connect(globals: &Globals, verb: &str) -> Result<Location, Failure> {
     Ok(builder.connect().await?)
 }
 
-/// Does the same to each of the named containers, goes on after a failure, and tells of each.
+/// The container of that name or id.
+async fn find(location: &Location, name: &str) -> Result<Container, Failure> {
+    match location.find(name).await {
+        Err(teu::Error::Refused { refusal, .. }) if refusal.code == RefusalCode::NotFound => {
+            let session = location
+                .session_name()
+                .map_or("", |session| session.as_str());
+            let what = format!("there is no container `{name}` in session `{session}`");
+            Err(Usage::new(what, suggestion(name, &location.containers())).into())
+        }
+        found => Ok(found?),
+    }
+}
+
+fn suggestion(wanted: &str, containers: &[ContainerInfo]) -> String {
+    let list = "`teu ps -a` lists those that there are";
+    let tags = containers.iter().filter_map(|info| info.tag.as_ref());
+    match most_alike(wanted, tags.map(|tag| tag.as_str())) {
+        Some(tag) => format!("did you mean `{tag}`? {list}"),
+        None => list.to_owned(),
+    }
+}
+
+/// The name that was probably meant.
+fn most_alike<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|name| (strsim::jaro_winkler(wanted, name), name))
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, name)| name)
+}
+
+/// Does the same to each of the named containers, several at once; goes on after a failure, and
+/// tells of each in the order in which they were named.
 async fn for_each<F>(
     location: &Location,
     names: &[String],
-    mut act: impl FnMut(Container) -> F,
+    act: impl Fn(Container) -> F,
 ) -> Result<ExitCode, Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
+    let act = &act;
+    let outcomes = stream::iter(names)
+        .map(|name| async move { (name, one(location, name, act).await) })
+        .buffered(AT_ONCE);
+    let mut outcomes = std::pin::pin!(outcomes);
     let mut code = ExitCode::SUCCESS;
-    for name in names {
-        let outcome = match location.find(name).await {
-            Ok(container) => act(container).await,
-            Err(error) => Err(error.into()),
-        };
+    while let Some((name, outcome)) = outcomes.next().await {
         match outcome {
             Ok(()) => crate::output::line(name)?,
             Err(failure) => code = crate::failure::report(&failure),
         }
     }
     Ok(code)
+}
+
+async fn one<F>(
+    location: &Location,
+    name: &str,
+    act: impl Fn(Container) -> F,
+) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    act(find(location, name).await?).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_suggested_was_probably_meant() {
+        let names = ["web", "web-2", "database"];
+        let alike = |wanted: &str| most_alike(wanted, names.into_iter());
+        assert_eq!(alike("wib"), Some("web"));
+        assert_eq!(alike("databse"), Some("database"));
+        assert_eq!(alike("zzz"), None);
+    }
 }

@@ -179,7 +179,7 @@ impl Error {
 #[non_exhaustive]
 pub enum ConnectError {
     /// The link failed on its way: the network, or a master that is not (yet) there.
-    #[error("{reason}; is the location running? (`teu doctor` tells more)")]
+    #[error("{reason}; is the location running? (`teu dev --detach` starts one on this machine)")]
     Link {
         /// What happened.
         reason: String,

@@ -31,7 +31,7 @@ pub(crate) enum ImageVerb {
     },
     /// List images
     Ls(ListArgs),
-    /// Send an image of the local engine to the location now, not at its first run
+    /// Send the local engine's image, also if the location has an older one of that name
     Push {
         /// Its name, id, or `.` for the newest
         image: String,
@@ -59,7 +59,7 @@ pub(crate) async fn run(globals: &Globals, verb: ImageVerb) -> Result<ExitCode, 
         ImageVerb::Push { image } => {
             let location = super::connect(globals, "image push").await?;
             let bars = Arc::new(progress::Bars::default());
-            let image = location.images().ensure(&image, bars).await?;
+            let image = location.images().push(&image, bars).await?;
             location.close().await;
             tell(&image, false)?;
             Ok(ExitCode::SUCCESS)

@@ -22,7 +22,7 @@ pub(crate) async fn run(globals: &Globals, args: InspectArgs) -> Result<ExitCode
     let location = super::connect(globals, "inspect").await?;
     let mut details = Vec::new();
     for name in &args.containers {
-        details.push(location.find(name).await?.detail().await?);
+        details.push(super::find(&location, name).await?.detail().await?);
     }
     location.close().await;
     output::json(&details)?;

@@ -37,7 +37,7 @@ pub(crate) struct AddArgs {
     /// What to call it
     name: String,
     /// Host and port of its master
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = endpoint)]
     endpoint: String,
     /// Its public key (base64), as `teu-master public-key` prints it
     #[arg(long, value_name = "KEY")]
@@ -48,6 +48,15 @@ pub(crate) struct AddArgs {
     /// The serial number of its key
     #[arg(long, default_value_t = 1)]
     serial: u64,
+}
+
+fn endpoint(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse().is_ok_and(|port: u16| port > 0) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("HOST:PORT is expected, such as teu.example.org:5555".to_owned()),
+    }
 }
 
 /// A location as `--format json` prints it.

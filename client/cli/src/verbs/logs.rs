@@ -24,7 +24,7 @@ pub(crate) struct LogsArgs {
 /// Runs `teu logs`.
 pub(crate) async fn run(globals: &Globals, args: LogsArgs) -> Result<ExitCode, Failure> {
     let location = super::connect(globals, "logs").await?;
-    let container = location.find(&args.container).await?;
+    let container = super::find(&location, &args.container).await?;
     let from = args.tail.map_or(LogStart::Oldest, LogStart::Tail);
     let logs = container.logs(from, args.follow).await?;
     let mut logs = std::pin::pin!(logs);

@@ -105,6 +105,7 @@ pub(crate) async fn run(globals: &Globals, args: RunArgs) -> Result<ExitCode, Fa
     if args.tty && args.interactive {
         terminal::require_input()?;
     }
+    published::check(&args.publish)?;
     let location = super::connect(globals, "run").await?;
     let spawn = describe(&location, &args)?;
     let stopper = crate::signals::Interrupts::listen().map_err(Failure::Terminal)?;
@@ -234,9 +235,7 @@ async fn attached(
 ) -> Result<ExitCode, Failure> {
     let mut tunnels = Vec::new();
     for port in &args.publish {
-        let tunnel = container
-            .tunnel_at(port.listen_address(), port.container)
-            .await?;
+        let tunnel = published::listen(container, port).await?;
         if port.is_any() {
             output::note(&format!(
                 "{} → port {}",

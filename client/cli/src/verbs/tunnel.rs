@@ -25,13 +25,11 @@ pub(crate) struct TunnelArgs {
 /// Runs `teu tunnel`.
 pub(crate) async fn run(globals: &Globals, args: TunnelArgs) -> Result<ExitCode, Failure> {
     let location = super::connect(globals, "tunnel").await?;
-    let container = location.find(&args.container).await?;
+    let container = super::find(&location, &args.container).await?;
     let interrupts = Interrupts::listen().map_err(Failure::Terminal)?;
     let mut tunnels = Vec::new();
     for port in &args.ports {
-        let tunnel = container
-            .tunnel_at(port.listen_address(), port.container)
-            .await?;
+        let tunnel = published::listen(&container, port).await?;
         output::line(&format!("{} -> {}", tunnel.local_addr(), port.container))?;
         tunnels.push((tunnel, port.container));
     }
