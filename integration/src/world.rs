@@ -61,7 +61,7 @@ impl World {
     }
 
     fn wait_ready(&mut self) {
-        let deadline = Instant::now() + PATIENCE * 2;
+        let deadline = Instant::now() + patience(PATIENCE) * 2;
         loop {
             let up = self.teu(["resources", "--format", "json"]);
             if String::from_utf8_lossy(&up.stdout).contains("\"Up\"") {
@@ -315,8 +315,16 @@ pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
     within(PATIENCE, what, holds);
 }
 
+/// A time limit, for a machine that is `TEU_TEST_PATIENCE` times slower (an emulated guest: deploy/vm).
+#[must_use]
+pub fn patience(limit: Duration) -> Duration {
+    let times = std::env::var("TEU_TEST_PATIENCE").ok();
+    limit * times.and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
 /// Waits until something holds; fails the test if it does not in time.
 pub fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let limit = patience(limit);
     let deadline = Instant::now() + limit;
     while !holds() {
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use teu_integration::world::{Census, PATIENCE, World, eventually, interfaces, kill, within};
+use teu_integration::world::{
+    Census, PATIENCE, World, eventually, interfaces, kill, patience, within,
+};
 
 use crate::{Own, wait};
 
@@ -48,7 +50,7 @@ fn killed_client() {
 
 /// Waits until everything is as it was; shows the difference if it does not come to that.
 fn returns_to(world: &World, before: &Census) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience(PATIENCE);
     let mut now = world.census();
     while now != *before && Instant::now() < deadline {
         std::thread::park_timeout(Duration::from_millis(50));

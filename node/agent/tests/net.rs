@@ -49,7 +49,7 @@ fn nothing_reaches_a_container_until_allowed() {
         net.allow(a.ip, b.ip).await.unwrap();
         assert!(a.ns.connect((b.ip, 80)).is_ok(), "allowed");
         assert!(
-            datagram_arrives(&from_a, to_b, &udp, PATIENCE),
+            datagram_arrives(&from_a, to_b, &udp, *PATIENCE),
             "allowed datagram"
         );
         // The other way, and everybody else, is as closed as before.
@@ -72,8 +72,8 @@ fn disallow_cuts_open_connections() {
         net.allow(a.ip, b.ip).await.unwrap();
         let client = a.ns.connect((b.ip, 80)).unwrap();
         let (served, _) = server.accept().unwrap();
-        assert!(passes(&client, &served, b"one", PATIENCE));
-        assert!(passes(&served, &client, b"two", PATIENCE));
+        assert!(passes(&client, &served, b"one", *PATIENCE));
+        assert!(passes(&served, &client, b"two", *PATIENCE));
 
         net.disallow(a.ip, b.ip).await.unwrap();
         assert!(
@@ -110,8 +110,8 @@ fn a_container_reaches_the_internet_but_nothing_near() {
         let client = a.ns.connect((INTERNET, 80)).unwrap();
         let (served, peer) = internet.accept().unwrap();
         assert_eq!(peer.ip(), HOST_PUBLIC, "masqueraded");
-        assert!(passes(&client, &served, b"out", PATIENCE));
-        assert!(passes(&served, &client, b"in", PATIENCE));
+        assert!(passes(&client, &served, b"out", *PATIENCE));
+        assert!(passes(&served, &client, b"in", *PATIENCE));
 
         for near in [LAN, HOST_LAN, HOST_PUBLIC, GATEWAY] {
             assert!(lab.host.connect((near, 80)).is_ok(), "{near} serves");
@@ -147,7 +147,7 @@ fn resolvers_are_reached_on_port_53_only() {
             let other = ns.udp(&format!("{ip}:54"));
             let _web = ns.listen(&format!("{ip}:80"));
             assert!(
-                datagram_arrives(&client, (ip, 53).into(), &dns, PATIENCE),
+                datagram_arrives(&client, (ip, 53).into(), &dns, *PATIENCE),
                 "{ip} asked"
             );
             let (_, peer) = {
@@ -155,7 +155,7 @@ fn resolvers_are_reached_on_port_53_only() {
                 dns.recv_from(&mut [0; 16]).unwrap()
             };
             assert!(
-                datagram_arrives(&dns, peer, &client, PATIENCE),
+                datagram_arrives(&dns, peer, &client, *PATIENCE),
                 "{ip} answers"
             );
             assert!(a.ns.connect((ip, 53)).is_ok(), "{ip} by TCP");
@@ -195,7 +195,7 @@ fn addresses_cannot_be_spoofed() {
         c.ns.sh(&format!("ip addr add {}/32 dev eth0", a.ip));
         let liar = c.ns.udp(&format!("{}:0", a.ip));
         let honest = a.ns.udp(&format!("{}:0", a.ip));
-        assert!(datagram_arrives(&honest, to_b, &udp, PATIENCE), "A itself");
+        assert!(datagram_arrives(&honest, to_b, &udp, *PATIENCE), "A itself");
         assert!(!datagram_arrives(&liar, to_b, &udp, SILENCE), "C as A");
         // Not with A's hardware address either.
         let mac =
@@ -222,7 +222,7 @@ fn addresses_cannot_be_spoofed() {
         ));
         let client = b.ns.connect((a.ip, 81)).unwrap();
         let (served, _) = real.accept().unwrap();
-        assert!(passes(&client, &served, b"still A", PATIENCE));
+        assert!(passes(&client, &served, b"still A", *PATIENCE));
     });
 }
 
@@ -421,7 +421,7 @@ fn the_kernel_decides_as_the_model_does() {
                         port: Some(80),
                     };
                     let expected = model.may_open(&opening, &around);
-                    let patience = if expected { PATIENCE } else { SILENCE };
+                    let patience = if expected { *PATIENCE } else { SILENCE };
                     let attempt =
                         scope.spawn(move || ns.connect_within((target, 80), patience).is_ok());
                     tries.push((opening, expected, attempt));

@@ -70,8 +70,8 @@ fn a_restarted_agent_takes_over_without_a_gap() {
         writer.join().unwrap();
         let _served = reader.join().unwrap();
 
-        assert!(passes(&out, &outside, b"nat lives on", PATIENCE));
-        assert!(passes(&outside, &out, b"both ways", PATIENCE));
+        assert!(passes(&out, &outside, b"nat lives on", *PATIENCE));
+        assert!(passes(&outside, &out, b"both ways", *PATIENCE));
         let allowed: Vec<_> = net.allowed().await.unwrap();
         assert_eq!(
             allowed.iter().map(|p| (p.from, p.to)).collect::<Vec<_>>(),
@@ -307,7 +307,7 @@ fn an_address_does_not_inherit() {
         let again = loop {
             match net.prepare(vec![(slot("next"), next.pid())]).await {
                 Ok(prepared) => break prepared,
-                Err(error) if error.is_retryable() && start.elapsed() < PATIENCE => {
+                Err(error) if error.is_retryable() && start.elapsed() < *PATIENCE => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Err(error) => panic!("{error}"),

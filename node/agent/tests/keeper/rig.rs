@@ -6,7 +6,10 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,7 +30,14 @@ use tokio::sync::mpsc;
 const BUSYBOX: &str = "/bin/busybox";
 pub(crate) const BASE: u32 = 1_000_000;
 /// Nothing here takes longer unless it is broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) static PATIENCE: LazyLock<Duration> =
+    LazyLock::new(|| Duration::from_secs(20) * slowness());
+
+/// How many times longer than here what must happen may take (`TEU_TEST_PATIENCE`, in an emulated
+/// guest for one).
+fn slowness() -> u32 {
+    std::env::var("TEU_TEST_PATIENCE").map_or(1, |times| times.parse().unwrap())
+}
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -261,7 +271,7 @@ impl Running {
 
     /// Waits until the process has written this text.
     pub(crate) async fn wait_output(&mut self, process: ProcessId, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + *PATIENCE;
         while !self.output(process).contains(text) {
             assert!(
                 Instant::now() < deadline,
@@ -287,7 +297,7 @@ impl Events {
 
     /// Takes one more event in; `false` if there will be none.
     pub(crate) async fn next(&mut self) -> bool {
-        let event = tokio::time::timeout(PATIENCE, self.incoming.recv())
+        let event = tokio::time::timeout(*PATIENCE, self.incoming.recv())
             .await
             .expect("no event");
         match event {
@@ -401,7 +411,7 @@ pub(crate) fn status_field(pid: i32, name: &str) -> String {
 }
 
 pub(crate) async fn eventually(what: &str, mut check: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + *PATIENCE;
     while !check() {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

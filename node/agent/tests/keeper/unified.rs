@@ -1,8 +1,12 @@
-//! The cgroup v2 ways, on whatever v2 hierarchy this machine has (an empty one will do).
+//! The cgroup v2 ways, on whatever v2 hierarchy this machine has (an empty one will do; limits and
+//! the view from inside need one with controllers, as in the guest of deploy/vm).
 
-use teu_node::sys::cgroup::{Cgroup, Hierarchies};
+use teu_node::{
+    keeper::IoLimit,
+    sys::cgroup::{Cgroup, Hierarchies},
+};
 
-use crate::rig::eventually;
+use crate::rig::{Rig, eventually, sh};
 
 fn unified_mount() -> String {
     std::fs::read_to_string("/proc/self/mountinfo")
@@ -50,4 +54,60 @@ async fn groups_are_made_killed_and_removed() {
         std::fs::remove_dir(std::path::Path::new(&unified_mount()).join(&parent)).is_ok()
     })
     .await;
+}
+
+/// Whether v2 has the controllers here; else there is nothing to see from inside.
+fn is_unified_host() -> bool {
+    Hierarchies::detect()
+        .unwrap()
+        .iter()
+        .all(|hierarchy| hierarchy.unified)
+}
+
+const LOOK: &str = "cat /proc/self/cgroup; cd /sys/fs/cgroup; \
+                    cat memory.max memory.swap.max cpu.max pids.max io.max; \
+                    echo 0 > pids.max || echo refused; echo done";
+
+#[tokio::test]
+async fn a_container_sees_its_limits_and_cannot_lift_them() {
+    if !is_unified_host() {
+        eprintln!("not a cgroup v2 host: deploy/test --vm runs this");
+        return;
+    }
+    // The disk that the machine itself runs from.
+    let disk = std::fs::read_to_string("/sys/class/block/vda/dev").unwrap();
+    let (major, minor) = disk.trim().split_once(':').unwrap();
+    let rig = Rig::new().await;
+    let mut plan = rig.plan("seen", sh(&format!("exec 2>&1; {LOOK}; sleep 100")));
+    plan.limits.memory_bytes = Some(64 << 20);
+    plan.limits.cpu_millis = Some(500);
+    plan.limits.pids = 33;
+    plan.limits.io = vec![IoLimit {
+        major: major.parse().unwrap(),
+        minor: minor.parse().unwrap(),
+        read_bytes_per_s: Some(7 << 20),
+        write_bytes_per_s: None,
+        read_ops_per_s: None,
+        write_ops_per_s: Some(99),
+    }];
+    let mut boxed = rig.start("seen", plan).await;
+    let limits = format!(
+        "67108864\n0\n50000 100000\n33\n{}:{} rbps=7340032 wbps=max riops=max wiops=99\n",
+        major, minor
+    );
+    let main = boxed.main();
+    boxed.wait_output(main, "done").await;
+    let text = boxed.output(main);
+    assert!(text.starts_with(&format!("0::/\n{limits}")), "{text}");
+    assert!(text.contains("refused"), "{text}");
+    // A further process is born below, in the same limits.
+    let further = boxed.exec(1, sh(&format!("exec 2>&1; {LOOK}"))).await;
+    boxed.events.exit_of(further).await;
+    let text = boxed.output(further);
+    let (group, rest) = text.split_once('\n').unwrap();
+    assert!(group.len() > "0::/".len(), "{text}");
+    assert!(rest.starts_with(&limits), "{text}");
+    boxed.link.destroy().await.unwrap();
+    boxed.events.wait_gone().await;
+    assert_eq!(rig.leftovers(), Vec::<String>::new());
 }

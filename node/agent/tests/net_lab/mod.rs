@@ -12,7 +12,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -20,7 +20,11 @@ use teu_node::sys::names::SlotName;
 use teu_node::sys::net::{NetConfig, NetworkHandle};
 
 /// How long something that must arrive may take.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
+    // An emulated guest is many times slower (deploy/vm).
+    let slowness = std::env::var("TEU_TEST_PATIENCE").map_or(1, |times| times.parse().unwrap());
+    Duration::from_secs(5) * slowness
+});
 /// How long to wait for something that must not arrive. A dropped packet has no other sign.
 pub const SILENCE: Duration = Duration::from_millis(250);
 
@@ -85,7 +89,7 @@ impl Ns {
     }
 
     pub fn connect(&self, to: (impl Into<IpAddr>, u16)) -> io::Result<TcpStream> {
-        self.connect_within(to, PATIENCE)
+        self.connect_within(to, *PATIENCE)
     }
 
     pub fn connect_within(
@@ -120,7 +124,7 @@ fn bound<T>(bind: impl Fn() -> io::Result<T>) -> T {
     loop {
         match bind() {
             Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < PATIENCE =>
+                if error.kind() == io::ErrorKind::AddrInUse && start.elapsed() < *PATIENCE =>
             {
                 std::thread::yield_now();
             }
@@ -279,8 +283,9 @@ pub async fn until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !done() {
         assert!(
-            start.elapsed() < PATIENCE,
-            "not within {PATIENCE:?}: {what}"
+            start.elapsed() < *PATIENCE,
+            "not within {:?}: {what}",
+            *PATIENCE
         );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
