@@ -108,7 +108,7 @@ fn rendered(failure: &Failure) -> String {
         text.push_str("\n  try: ");
         text.push_str(&help.to_string());
     }
-    text
+    crate::output::harmless(&text)
 }
 
 /// A reader such as `head` has gone: the usual silent end.
@@ -137,6 +137,12 @@ pub(crate) fn without_arguments() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_location_cannot_play_with_the_terminal() {
+        let failure = Failure::Background("no \x1b[2J".to_owned());
+        assert_eq!(rendered(&failure), "teu: no \u{fffd}[2J");
+    }
 
     #[test]
     fn a_failure_tells_what_why_and_what_to_do() {

@@ -10,9 +10,18 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// Prints one line.
+/// Prints one line, or several.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{text}").map_err(Failure::Output)
+    writeln!(io::stdout(), "{}", harmless(text)).map_err(Failure::Output)
+}
+
+/// Without characters that a terminal would obey: names, reasons and findings come from elsewhere.
+/// (A program's own output is passed on as it is, by other ways.)
+pub(crate) fn harmless(text: &str) -> String {
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars()
+        .map(|c| if obeyed(c) { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// Prints a value as indented JSON.
@@ -42,7 +51,7 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failu
 
 /// A note for the person, on stderr.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", harmless(text));
 }
 
 /// Bytes as people read them: powers of 1024, three digits.
@@ -83,6 +92,15 @@ pub(crate) fn span(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_obeys_nothing_that_is_printed() {
+        let hostile = "a\tb\n\x1b]0;title\x07\u{9b}2J\r";
+        assert_eq!(
+            harmless(hostile),
+            "a\tb\n\u{fffd}]0;title\u{fffd}\u{fffd}2J\u{fffd}"
+        );
+    }
 
     #[test]
     fn bytes_read_well() {
