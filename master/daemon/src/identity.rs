@@ -3,9 +3,9 @@
 //! Owner: the server. Invariant: made once, never shown; a file that others can read is refused.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -57,7 +57,12 @@ pub enum IdentityError {
 /// # Errors
 /// [`IdentityError`].
 pub fn load_or_create(data: &Path) -> Result<StaticKey, IdentityError> {
-    std::fs::create_dir_all(data).map_err(io_error("create", data))?;
+    // Images and the store lie here too, and are their accounts' own.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data)
+        .map_err(io_error("create", data))?;
     let path = data.join(FILE);
     match File::open(&path) {
         Ok(file) => load(file, &path),
@@ -135,6 +140,7 @@ mod tests {
         assert_eq!(load_or_create(&data).unwrap().public(), made.public());
         let path = data.join(FILE);
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(&data).unwrap().mode() & 0o777, 0o700);
         assert_eq!(
             std::fs::read_dir(&data).unwrap().count(),
             1,
