@@ -21,13 +21,23 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(1);
 const IS_PEER: &str = "TEU_LINK_TEST_PEER";
 const ADDRESS: &str = "peer at ";
 
-/// Not a test by itself: the process that is killed.
-#[tokio::test]
-#[ignore = "the other test runs it"]
-async fn peer() {
-    if std::env::var_os(IS_PEER).is_none() {
+/// The test program is its own peer: no harness, for it must start as either.
+fn main() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if std::env::var_os(IS_PEER).is_some() {
+        runtime.block_on(peer());
         return;
     }
+    let arguments = libtest_mimic::Arguments::from_args();
+    let test = libtest_mimic::Trial::test("a_killed_peer_is_noticed_within_a_second", move || {
+        runtime.block_on(a_killed_peer_is_noticed_within_a_second());
+        Ok(())
+    });
+    libtest_mimic::run(&arguments, vec![test]).exit();
+}
+
+/// The process that is killed.
+async fn peer() {
     let router = Router::bind().await;
     eprintln!("{ADDRESS}{}", router.address());
     // It reads nothing after the handshake, so that bytes wait in its socket when it dies.
@@ -46,7 +56,6 @@ impl Drop for Killed {
 
 fn start_peer() -> (Killed, String) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "peer", "--ignored", "--nocapture"])
         .env(IS_PEER, "1")
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -59,7 +68,6 @@ fn start_peer() -> (Killed, String) {
     (child, address.unwrap())
 }
 
-#[tokio::test]
 async fn a_killed_peer_is_noticed_within_a_second() {
     for bytes_under_way in [0, 10_000, 900_000] {
         let (mut child, address) = start_peer();
