@@ -92,8 +92,7 @@ async fn a_container_sees_its_limits_and_cannot_lift_them() {
     }];
     let mut boxed = rig.start("seen", plan).await;
     let limits = format!(
-        "67108864\n0\n50000 100000\n33\n{}:{} rbps=7340032 wbps=max riops=max wiops=99\n",
-        major, minor
+        "67108864\n0\n50000 100000\n33\n{major}:{minor} rbps=7340032 wbps=max riops=max wiops=99\n"
     );
     let main = boxed.main();
     boxed.wait_output(main, "done").await;
