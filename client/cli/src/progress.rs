@@ -20,13 +20,16 @@ impl Bars {
             } else {
                 ProgressDrawTarget::hidden()
             };
-            let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
-            let style = ProgressStyle::with_template(template)
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("=> ");
-            ProgressBar::with_draw_target(None, target).with_style(style)
+            // Until it is known how much will be sent, there is only what is being done.
+            ProgressBar::with_draw_target(None, target).with_style(style("{msg} …"))
         })
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
 }
 
 impl Progress for Bars {
@@ -38,6 +41,8 @@ impl Progress for Bars {
                 self.bar().tick();
             }
             ProgressEvent::Uploading { image, total_bytes } => {
+                let sending = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
+                self.bar().set_style(style(sending));
                 self.bar().set_message(format!("sending {image}"));
                 self.bar().set_length(total_bytes);
                 self.bar().set_position(0);

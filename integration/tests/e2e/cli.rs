@@ -22,6 +22,13 @@ pub(crate) const TRIALS: &[Shared] = &[
     ("cli::help_and_man_pages", help),
     ("cli::doctor_finds_all_well", doctor),
     ("cli::resources_show_the_node", resources),
+    ("cli::an_account_is_enrolled_and_revoked", accounts),
+    (
+        "cli::many_are_stopped_and_removed_at_once_and_in_order",
+        many,
+    ),
+    ("cli::a_wrong_name_is_told_with_the_right_one", wrong_name),
+    ("cli::a_taken_port_is_told_before_the_spawn", taken_port),
 ];
 
 fn echo(world: &World) {
@@ -319,4 +326,93 @@ fn resources(world: &World) {
     assert_eq!(offer[0]["state"], "Up");
     assert!(offer[0]["capacity"]["cpu_millis"].as_u64() > Some(0));
     assert!(offer[0]["usage"]["memory_free_bytes"].as_u64() > Some(0));
+}
+
+fn accounts(world: &World) {
+    let home = world.scratch().join("alice");
+    let home = home.to_str().expect("a path");
+    let key = world.ok(["--home", home, "account", "show"]);
+    assert_eq!(key, world.ok(["--home", home, "account", "show"]));
+    let known: serde_json::Value =
+        serde_json::from_str(&world.ok(["location", "ls", "--format", "json"])).expect("JSON");
+    let field = |name: &str| known[0][name].as_str().expect("a text").to_owned();
+    let (endpoint, location, fqdn) = (field("endpoint"), field("key"), field("fqdn"));
+    world.ok([
+        "--home",
+        home,
+        "location",
+        "add",
+        "lab",
+        "--endpoint",
+        &endpoint,
+        "--key",
+        &location,
+        "--fqdn",
+        &fqdn,
+    ]);
+    // Not the test world's: that one is an administrator's.
+    let alice = |arguments: &[&str]| {
+        let own = ["--home", home, "--location", "lab"];
+        world.teu([own.as_slice(), arguments].concat())
+    };
+    let refused = alice(&["ps"]);
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("teu account show"));
+    world.ok(["account", "enrol", &key, "--name", "alice"]);
+    assert!(alice(&["ps"]).status.success());
+    let forbidden = alice(&["account", "enrol", &key, "--name", "queen", "--admin"]);
+    assert!(String::from_utf8_lossy(&forbidden.stderr).contains("administrator"));
+    world.ok(["account", "revoke", &key]);
+    assert_eq!(alice(&["ps"]).status.code(), Some(125));
+}
+
+fn many(world: &World) {
+    let names: Vec<String> = (0..6).map(|number| format!("many-{number}")).collect();
+    for name in &names {
+        world.ok(["run", "-d", "--name", name, "busybox", "sleep", "1000"]);
+    }
+    // `sleep` is immune to SIGTERM as a first process: each takes the whole grace.
+    let begin = std::time::Instant::now();
+    let arguments = |verb: &[&str]| -> Vec<String> {
+        let verb = verb.iter().map(|word| (*word).to_owned());
+        verb.chain(names.iter().cloned()).collect()
+    };
+    let stopped = world.ok(arguments(&["stop", "-t", "2"]));
+    assert!(
+        begin.elapsed().as_secs() < 8,
+        "six graces of 2 s pass at once, not one after the other"
+    );
+    assert_eq!(stopped.lines().collect::<Vec<_>>(), names);
+    let removed = world.ok(arguments(&["rm"]));
+    assert_eq!(removed.lines().collect::<Vec<_>>(), names);
+}
+
+fn wrong_name(world: &World) {
+    world.ok([
+        "run", "-d", "--name", "database", "busybox", "sleep", "1000",
+    ]);
+    let said = world.teu(["logs", "databse"]);
+    assert_eq!(said.status.code(), Some(125));
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(
+        said.contains("no container `databse`") && said.contains("did you mean `database`?"),
+        "{said}"
+    );
+    world.ok(["rm", "-f", "database"]);
+}
+
+fn taken_port(world: &World) {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    let publish = format!("{}:80", address.port());
+    let refused = world.teu([
+        "run", "-d", "--name", "never", "-p", &publish, "busybox", "sleep", "1000",
+    ]);
+    assert_eq!(refused.status.code(), Some(125));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains(&format!("cannot listen at {address}")),
+        "{said}"
+    );
+    assert!(!world.ok(["ps", "-a"]).contains("never"));
 }

@@ -164,6 +164,39 @@ fn nginx_context(directory: &Path) {
     fs::write(directory.join("Dockerfile"), recipe).expect("a Dockerfile");
 }
 
+/// A run uses the location's copy of a rebuilt image, until it is pushed.
+fn refreshed(world: &World, name: &str) {
+    let id = |name: &str| {
+        let found = world.ok(["images", "--format", "json"]);
+        let images: serde_json::Value = serde_json::from_str(&found).expect("JSON");
+        let images = images.as_array().expect("a list").clone();
+        let named = images.into_iter().find(|image| {
+            let names = image["names"].as_array().expect("names").clone();
+            names.iter().any(|one| one == &format!("{name}:latest"))
+        });
+        named.expect("it is in the catalogue")["id"].clone()
+    };
+    let before = id(name);
+    let context = world.scratch().join("rebuilt");
+    fs::create_dir_all(&context).expect("a directory");
+    fs::write(
+        context.join("Dockerfile"),
+        format!("FROM {name}\nENV A=b\n"),
+    )
+    .expect("a file");
+    let built = Command::new("docker")
+        .env("DOCKER_BUILDKIT", "0")
+        .args(["build", "-q", "-t", name])
+        .arg(&context)
+        .output();
+    assert!(built.expect("docker is installed").status.success());
+    let cached = world.ok(["run", "-d", name]);
+    world.ok(["rm", "-f", &cached]);
+    assert_eq!(id(name), before, "a run does not look at the engine");
+    world.ok(["image", "push", name]);
+    assert_ne!(id(name), before, "a push does");
+}
+
 /// Needs a Docker engine: `deploy/test` starts one.
 fn engine(world: &World) {
     let context = world.scratch().join("nginx");
@@ -195,6 +228,7 @@ fn engine(world: &World) {
     // The newest image of the engine has a short name.
     let again = world.ok(["run", "-d", "."]);
     world.ok(["rm", "-f", &again]);
+    refreshed(world, &name);
     run("docker", &["rmi", "-f", &name]);
     // It is in the location's catalogue now: the engine is not asked again.
     let cached = world.ok(["run", "-d", &name]);
