@@ -21,6 +21,10 @@ pub(crate) const TRIALS: &[Own] = &[
         "persistence::what_ended_while_the_agent_was_down_is_known",
         ended_meanwhile,
     ),
+    (
+        "persistence::output_goes_on_when_the_agent_restarts",
+        followed,
+    ),
     ("persistence::orphans_of_a_dead_keeper_are_reported", keeper),
 ];
 
@@ -146,4 +150,40 @@ fn keeper() {
         assert_eq!(termination.status, teu::ExitStatus::Signal(9));
         location.close().await;
     });
+}
+
+fn followed() {
+    let world = World::start();
+    world.import_busybox();
+    let count_to = |last: u32| {
+        format!("i=0; while [ $i -lt {last} ]; do i=$((i+1)); echo $i; sleep 0.05; done")
+    };
+    // The first process ends last: its end would kill the other.
+    let (first, second) = (count_to(100), count_to(50));
+    world.ok([
+        "run", "-d", "--name", "ticker", "busybox", "sh", "-c", &first,
+    ]);
+    let reading = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.spawn().expect("teu starts")
+    };
+    let logs = reading(&["logs", "-f", "ticker"]);
+    let exec = reading(&["exec", "ticker", "sh", "-c", &second]);
+    eventually("both are running", || {
+        world.ok(["exec", "ticker", "ps"]).matches("sh -c").count() == 2
+            && !world.ok(["logs", "-n", "1", "ticker"]).is_empty()
+    });
+    world.kill_daemon("teu-node");
+    for (what, reader, last) in [("exec", exec, 50), ("logs -f", logs, 100)] {
+        let expected: String = (1..=last).map(|number| format!("{number}\n")).collect();
+        let output = reader.wait_with_output().expect("it ends");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            expected,
+            "{what}: {}",
+            output.status
+        );
+        assert!(output.status.success(), "{what}");
+    }
 }
