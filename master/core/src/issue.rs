@@ -59,6 +59,7 @@ impl Core {
             purpose,
             asker: Some(asker),
             deadline_ms,
+            bulk_bytes: bulk.iter().map(Bytes::len).sum(),
             late: false,
         };
         self.issue(order, body, bulk)?;
@@ -81,6 +82,7 @@ impl Core {
             purpose,
             asker: None,
             deadline_ms,
+            bulk_bytes: 0,
             late: false,
         };
         self.issue(order, body, Vec::new())

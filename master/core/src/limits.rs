@@ -5,6 +5,11 @@
 
 use teu_protocol::message::SessionLimits;
 
+/// Pre-boot files, in bytes, on their way to one node with spawns that it has not answered: a quarter of
+/// what the daemon lets wait for a node before it counts as lost, so that no account's files can cut a
+/// node off from all others.
+pub(crate) const NODE_BULK_BYTES: usize = 64 << 20;
+
 /// Sessions of the whole location (design, section 5).
 pub(crate) const SESSIONS: usize = 20_000;
 

@@ -26,6 +26,8 @@ pub(crate) struct Order {
     /// Who waits for the answer; `None`: the core itself, or nobody any more.
     pub(crate) asker: Option<Asker>,
     pub(crate) deadline_ms: u64,
+    /// Length of the bulk that went with it.
+    pub(crate) bulk_bytes: usize,
     /// Its asker was told that it took too long.
     pub(crate) late: bool,
 }
@@ -133,6 +135,11 @@ impl Orders {
             .collect()
     }
 
+    /// Bulk that went to a node with orders that it has not answered.
+    pub(crate) fn bulk_bytes(&self, node: NodeId) -> usize {
+        self.of(node).map(|order| order.bulk_bytes).sum()
+    }
+
     fn of(&self, node: NodeId) -> impl Iterator<Item = &Order> {
         let all = (node, RequestId::from_bytes([0; 16]))..=(node, RequestId::from_bytes([255; 16]));
         self.live.range(all).map(|(_, order)| order)
@@ -173,6 +180,7 @@ impl Orders {
             purpose,
             asker: None,
             deadline_ms,
+            bulk_bytes: 0,
             late: true,
         };
         self.live.insert((node, id), late);

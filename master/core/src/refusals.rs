@@ -53,6 +53,13 @@ pub(crate) fn settling() -> Refusal {
     )
 }
 
+pub(crate) fn node_is_receiving() -> Refusal {
+    Refusal::new(
+        RefusalCode::Unavailable,
+        "the node still receives the files of other spawns; try again shortly",
+    )
+}
+
 pub(crate) fn wrong_state(message: impl Into<String>) -> Refusal {
     Refusal::new(RefusalCode::WrongState, message)
 }

@@ -51,6 +51,7 @@ impl Core {
         let image = self.image_to_run(&caller.account, &spec)?;
         self.check_room(caller, &spec)?;
         let node = self.place(spec.node, &image, spec.limits)?;
+        self.check_bulk(node, &bulk)?;
         let container = self.requested(caller, id, node, &spec, &image);
         let info = container.info.clone();
         self.containers.insert(container);
@@ -83,7 +84,10 @@ impl Core {
             }
             // If the lost node comes back with it after all, it is destroyed there.
             let elsewhere = self.place(None, &image, spec.limits)?;
+            self.check_bulk(elsewhere, &bulk)?;
             self.containers.update(id, |c| c.info.node = elsewhere);
+        } else {
+            self.check_bulk(node, &bulk)?;
         }
         self.order_spawn(caller, id, spec, image, bulk)
     }
@@ -147,6 +151,15 @@ impl Core {
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_bulk(&self, node: NodeId, bulk: &[Bytes]) -> Result<(), Refusal> {
+        let more: usize = bulk.iter().map(Bytes::len).sum();
+        let waiting = self.orders.bulk_bytes(node);
+        if more > 0 && waiting + more > limits::NODE_BULK_BYTES {
+            return Err(refusals::node_is_receiving());
+        }
+        Ok(())
     }
 
     fn place(

@@ -284,11 +284,21 @@ impl House {
         id: RequestId,
         body: RequestBody,
     ) -> Vec<Effect> {
+        self.ask_with(connection, id, body, Vec::new())
+    }
+
+    pub(crate) fn ask_with(
+        &mut self,
+        connection: ConnectionId,
+        id: RequestId,
+        body: RequestBody,
+        bulk: Vec<Bytes>,
+    ) -> Vec<Effect> {
         let message = ClientToMaster::Request(Box::new(Request { id, body }));
         self.input(Input::Client {
             connection,
             message,
-            bulk: Vec::<Bytes>::new(),
+            bulk,
         })
     }
 

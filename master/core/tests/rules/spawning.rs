@@ -1,10 +1,11 @@
 //! Spawns: placed, named, addressed; refused with a reason.
 
+use bytes::Bytes;
 use teu_protocol::{
     ids::{Digest, NodeId},
     message::{
-        ContainerState, EventBody, Lifetime, NodeReplyBody, RefusalCode, ReplyBody, RequestBody,
-        ResourceLimits, SessionAsk, SpawnSpec,
+        ContainerState, EventBody, Lifetime, NodeReplyBody, PreBootFile, RefusalCode, ReplyBody,
+        RequestBody, ResourceLimits, SessionAsk, SpawnSpec,
     },
 };
 
@@ -204,4 +205,46 @@ pub(crate) fn exited(
         at_ms: 6,
     };
     NodeToMaster::Event(Box::new(NodeEvent::Container { container, state }))
+}
+
+#[test]
+fn files_on_their_way_to_a_node_are_bounded() {
+    const FILE: usize = 4 << 20;
+    let (mut house, [node, _]) = House::open();
+    let (client, _) = house.client(ALICE, SessionAsk::New, attachment(1));
+    let mut with_file = spec();
+    with_file.node = Some(NODES[0]);
+    with_file.files = vec![PreBootFile {
+        path: "/file".into(),
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        secret: false,
+        size: FILE as u64,
+    }];
+    let content = Bytes::from(vec![0; FILE]);
+    let mut spawn = |house: &mut House| {
+        let body = RequestBody::Spawn(Box::new(with_file.clone()));
+        let id = house.next_id();
+        house.ask_with(client, id, body, vec![content.clone()])
+    };
+    let first = order(&spawn(&mut house), node);
+    for _ in 1..16 {
+        order(&spawn(&mut house), node);
+    }
+    let refused = spawn(&mut house);
+    assert_eq!(refusal(&refused, client).code, RefusalCode::Unavailable);
+    assert!(orders(&refused, node).is_empty() && events(&refused, client).is_empty());
+    // Without files there is room, and an answer makes room for files again.
+    order(
+        &house.ask(client, RequestBody::Spawn(Box::new(spec()))),
+        node,
+    );
+    let result = NodeReplyBody::Spawned {
+        ip: ip(0, 2),
+        state: RUNNING,
+        command: vec!["x".into()],
+    };
+    house.node_replies(node, first.id, Ok(result));
+    order(&spawn(&mut house), node);
 }

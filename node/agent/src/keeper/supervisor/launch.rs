@@ -191,14 +191,15 @@ impl Supervisor {
                 if let Some(cgroup) = cgroup {
                     let _ = cgroup.remove_tracking();
                 }
-                if let Some(number) = number {
-                    self.refuse(number, refusal);
-                }
                 if is_main {
                     self.stage = Stage::Ending;
                 } else if let Some(log) = log {
-                    // Nobody knows the process, so nobody would remove it.
+                    // Nobody knows the process, so nobody would remove it. Whoever hears the refusal
+                    // finds nothing of it.
                     let _ = std::fs::remove_file(log);
+                }
+                if let Some(number) = number {
+                    self.refuse(number, refusal);
                 }
             }
         }
