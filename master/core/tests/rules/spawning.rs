@@ -223,7 +223,7 @@ fn files_on_their_way_to_a_node_are_bounded() {
         size: FILE as u64,
     }];
     let content = Bytes::from(vec![0; FILE]);
-    let mut spawn = |house: &mut House| {
+    let spawn = |house: &mut House| {
         let body = RequestBody::Spawn(Box::new(with_file.clone()));
         let id = house.next_id();
         house.ask_with(client, id, body, vec![content.clone()])
