@@ -41,7 +41,9 @@ class Client:
     def __init__(self, endpoint, fqdn, key, serial, secret, suite=1, session="New"):
         self.suite, self.key = suite, key
         self.socket = zmq.Context.instance().socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        # No new connection in the middle of this one. (With -1, libzmq may drop the last message before an
+        # end, which is where ERROR comes.)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, 3_600_000)
         self.socket.setsockopt(zmq.LINGER, 1000)
         self.socket.setsockopt(zmq.RCVTIMEO, 30_000)
         self.socket.connect(f"tcp://{endpoint}")
