@@ -110,6 +110,10 @@ id!(
     ContainerId
 );
 id!(
+    /// A persistent copy-on-write tree. See [`VolumeId::derive`].
+    VolumeId
+);
+id!(
     /// A process inside a container; the container's first process has the container's own bytes.
     ProcessId
 );
@@ -131,6 +135,14 @@ impl ContainerId {
     #[must_use]
     pub const fn main_process(&self) -> ProcessId {
         ProcessId(self.0)
+    }
+}
+
+impl VolumeId {
+    /// The id of the volume that `request` of `session` makes; see [`ContainerId::derive`].
+    #[must_use]
+    pub fn derive(session: &SessionId, request: &RequestId) -> Self {
+        Self(derive16(b"teu volume", session, request))
     }
 }
 

@@ -14,17 +14,19 @@ mod request;
 mod spec;
 mod state;
 mod stream;
+mod volume;
 
 pub use handshake::{Initiate, Ready, Role, SessionAsk, SessionLimits, Topology, Welcome};
 pub use image::{Compression, ImageInfo, ImageManifest, LayerRef};
 pub use node::{
     NodeContainer, NodeEvent, NodeReplyBody, NodeReport, NodeRequest, NodeRequestBody, NodeSpawn,
+    NodeVolume, VolumeOrder,
 };
 pub use offer::{NodeCapacity, NodeOffer, NodeState, NodeUsage, Offer};
 pub use refusal::{Refusal, RefusalCode};
 pub use request::{
-    ContainerDetail, DoctorReport, EnrolledAccount, Finding, LogStart, Reply, ReplyBody, Request,
-    RequestBody, SessionInfo, Severity,
+    ContainerDetail, DoctorReport, EnrolledAccount, Finding, ImportTarget, LogStart, Reply,
+    ReplyBody, Request, RequestBody, SessionInfo, Severity,
 };
 pub use spec::{
     Lifetime, PreBootFile, ProcessSpec, ResourceLimits, SpawnSpec, TermSize, default_grace_ms,
@@ -33,6 +35,10 @@ pub use state::{
     Cause, ContainerInfo, ContainerState, ExitStatus, ProcessInfo, ProcessState, Termination,
 };
 pub use stream::{Channel, StreamEnd, StreamFrame};
+pub use volume::{
+    RollBack, SCHEDULED_PREFIX, SnapshotInfo, SnapshotSchedule, TransferKey, VolumeInfo,
+    VolumeMount, VolumeOrigin, VolumeRecord, VolumeSpec, VolumeState, VolumeUsage,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -160,6 +166,10 @@ pub enum EventBody {
     ContainerGone(crate::ids::ContainerId),
     /// A process (exec) ended.
     Process(ProcessInfo),
+    /// A volume of the account is new or changed; replaces what was known of it.
+    Volume(Box<VolumeInfo>),
+    /// A volume of the account is destroyed; its id is never used again.
+    VolumeGone(crate::ids::VolumeId),
     /// For people.
     Warning(String),
 }

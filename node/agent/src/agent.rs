@@ -167,6 +167,7 @@ impl Agent {
                 .into_iter()
                 .map(|(record, _)| record.digest)
                 .collect(),
+            volumes: None,
         };
         self.say(NodeToMaster::Report(Box::new(report)));
     }

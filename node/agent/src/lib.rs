@@ -16,3 +16,4 @@ pub mod state;
 pub mod streams;
 pub mod sys;
 pub mod usage;
+pub mod volumes;

@@ -80,6 +80,7 @@ impl Sampler {
             memory_bytes: proc::memory_bytes(&memory, "MemTotal"),
             disk_bytes: rustix::fs::statvfs(&self.data)
                 .map_or(0, |disk| disk.f_blocks * disk.f_frsize),
+            pool_bytes: 0,
         }
     }
 

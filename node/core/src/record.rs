@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use teu_protocol::{
     ids::{AttachmentId, ContainerId, Digest, ProcessId, PublicKey, SessionId, Tag},
     image_config::ProcessTemplate,
-    message::{ContainerState, Lifetime, NodeContainer, NodeSpawn, ResourceLimits},
+    message::{ContainerState, Lifetime, NodeContainer, NodeSpawn, ResourceLimits, VolumeMount},
 };
 
 /// A process as it is (or was) executed.
@@ -111,6 +111,9 @@ pub struct ContainerRecord {
     pub ip: Option<Ipv4Addr>,
     /// Containers that may connect to it, with their addresses.
     pub allowed_from: Vec<(ContainerId, Ipv4Addr)>,
+    /// Its volumes.
+    #[serde(default)]
+    pub volumes: Vec<VolumeMount>,
     /// When its first process began: milliseconds since 1970.
     pub since_ms: Option<u64>,
     /// Further processes that run.
@@ -151,6 +154,7 @@ impl ContainerRecord {
             files: spec.files.iter().map(|file| file.path.clone()).collect(),
             ip: None,
             allowed_from: Vec::new(),
+            volumes: spec.volumes.clone(),
             since_ms: None,
             processes: Vec::new(),
         }
@@ -176,6 +180,7 @@ impl ContainerRecord {
             tty: self.tty,
             limits: self.limits,
             allowed_from: self.allowed_from.clone(),
+            volumes: self.volumes.clone(),
             processes: Vec::new(),
         }
     }

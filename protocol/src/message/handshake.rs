@@ -75,6 +75,9 @@ pub struct SessionLimits {
     pub window_bytes: u64,
     /// Containers in one session.
     pub containers: u32,
+    /// Volumes of one account.
+    #[serde(default)]
+    pub volumes: u32,
     /// Requests that may wait for their replies on one connection.
     pub requests: u32,
 }

@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ContainerState, Finding, ImageManifest, Lifetime, LogStart, NodeCapacity, NodeUsage,
-    ProcessInfo, ProcessSpec, ResourceLimits, SpawnSpec, TermSize, Termination,
+    ProcessInfo, ProcessSpec, ResourceLimits, RollBack, SnapshotInfo, SnapshotSchedule, SpawnSpec,
+    TermSize, Termination, TransferKey, VolumeMount, VolumeRecord, VolumeState, VolumeUsage,
 };
 use crate::ids::{
     AttachmentId, ContainerId, Digest, ProcessId, PublicKey, RequestId, SessionId, StreamId, Tag,
+    VolumeId,
 };
 
 /// An order.
@@ -116,6 +118,8 @@ pub enum NodeRequestBody {
         /// Its address.
         from_ip: Ipv4Addr,
     },
+    /// What is asked of a volume.
+    Volume(Box<VolumeOrder>),
     /// → `Detail`.
     Detail(ContainerId),
     /// → `Findings`: how the node fares.
@@ -156,8 +160,114 @@ pub enum NodeReplyBody {
         /// How it ended, if it did.
         termination: Option<Termination>,
     },
+    /// The volume as it is now (made, cloned, changed).
+    Volume(Box<NodeVolume>),
+    /// A volume's snapshots, oldest first.
+    Snapshots(Vec<SnapshotInfo>),
+    /// What a volume takes.
+    VolumeUsage(VolumeUsage),
     /// How the node fares.
     Findings(Vec<Finding>),
+}
+
+/// What the master orders of a volume. All but the streams may be repeated under another id, after a
+/// restart of either side: what is done already is answered as done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum VolumeOrder {
+    /// → `Volume`, when it is durable.
+    Create(VolumeRecord),
+    /// → `Done`, when nothing of it is left; also if there is no such volume.
+    Destroy(VolumeId),
+    /// → `Snapshots`.
+    Snapshots(VolumeId),
+    /// → `Done`, when it is durable.
+    Snapshot {
+        /// Of what.
+        volume: VolumeId,
+        /// Its name.
+        name: Tag,
+    },
+    /// → `Done`.
+    DestroySnapshot {
+        /// Of what.
+        volume: VolumeId,
+        /// Its name.
+        name: Tag,
+    },
+    /// → `Done`, when it is durable and every container sees it.
+    RollBack(RollBack),
+    /// → `Volume`, when it is durable. The record's origin says of what.
+    Clone(VolumeRecord),
+    /// → `VolumeUsage`.
+    Usage(VolumeId),
+    /// → `Volume`.
+    SetQuota {
+        /// Of what.
+        volume: VolumeId,
+        /// The most bytes that its tree may refer to.
+        quota_bytes: Option<u64>,
+    },
+    /// → `Volume`.
+    SetSchedule {
+        /// Of what.
+        volume: VolumeId,
+        /// When to make snapshots.
+        schedule: Option<SnapshotSchedule>,
+    },
+    /// → `Opened`.
+    Export {
+        /// Of what.
+        volume: VolumeId,
+        /// Which snapshot.
+        snapshot: Tag,
+        /// Only what changed since this one.
+        base: Option<Tag>,
+        /// Authenticates the stream.
+        key: TransferKey,
+        /// The stream.
+        stream: StreamId,
+        /// Credit granted to the node.
+        window: u64,
+    },
+    /// → `Opened`; then, once all came and is durable, a `Volume` event and the stream's `Done`.
+    Import {
+        /// What to make; with a known id: what to import into.
+        record: VolumeRecord,
+        /// Whether it is there already.
+        into: bool,
+        /// Authenticates the stream.
+        key: TransferKey,
+        /// The stream.
+        stream: StreamId,
+    },
+}
+
+impl VolumeOrder {
+    /// The volume that this is about.
+    #[must_use]
+    pub const fn volume(&self) -> VolumeId {
+        match self {
+            Self::Create(record) | Self::Clone(record) | Self::Import { record, .. } => record.id,
+            Self::Destroy(volume)
+            | Self::Snapshots(volume)
+            | Self::Usage(volume)
+            | Self::Snapshot { volume, .. }
+            | Self::DestroySnapshot { volume, .. }
+            | Self::SetQuota { volume, .. }
+            | Self::SetSchedule { volume, .. }
+            | Self::Export { volume, .. } => *volume,
+            Self::RollBack(order) => order.volume,
+        }
+    }
+}
+
+/// A volume as a node knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeVolume {
+    /// What lies with its data.
+    pub record: VolumeRecord,
+    /// How it fares (never `NodeLost`, nor `Missing` in a report: that is for the master to say).
+    pub state: VolumeState,
 }
 
 /// A container to spawn, as the master orders it.
@@ -194,6 +304,9 @@ pub struct NodeReport {
     pub containers: Vec<NodeContainer>,
     /// Layers that are extracted there.
     pub layers: Vec<Digest>,
+    /// Its volumes. `None`: the pool cannot be read now, so nothing can be said of them.
+    #[serde(default)]
+    pub volumes: Option<Vec<NodeVolume>>,
 }
 
 /// A container as a node knows it: all that a restarted master needs to adopt it.
@@ -231,6 +344,9 @@ pub struct NodeContainer {
     pub limits: ResourceLimits,
     /// Containers that may connect to it, with their addresses.
     pub allowed_from: Vec<(ContainerId, Ipv4Addr)>,
+    /// Its volumes.
+    #[serde(default)]
+    pub volumes: Vec<VolumeMount>,
     /// Further processes that run, and the attachment that each is bound to.
     pub processes: Vec<(ProcessInfo, Option<AttachmentId>)>,
 }
@@ -249,6 +365,8 @@ pub enum NodeEvent {
     },
     /// A further process ended.
     Process(ProcessInfo),
+    /// A volume is new or changed (an import, a fault, a cure).
+    Volume(Box<NodeVolume>),
     /// A layer was extracted.
     LayerReady(Digest),
     /// For the location's people.

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::VolumeInfo;
 use crate::ids::NodeId;
 
 /// What a session may use now. Pushed with READY and kept up to date by events.
@@ -11,6 +12,9 @@ use crate::ids::NodeId;
 pub struct Offer {
     /// The location's nodes.
     pub nodes: Vec<NodeOffer>,
+    /// The account's volumes.
+    #[serde(default)]
+    pub volumes: Vec<VolumeInfo>,
 }
 
 /// One node.
@@ -50,6 +54,9 @@ pub struct NodeCapacity {
     pub memory_bytes: u64,
     /// Bytes of the file system that holds containers and layers.
     pub disk_bytes: u64,
+    /// Bytes of the pool that holds volumes; 0: it takes none.
+    #[serde(default)]
+    pub pool_bytes: u64,
 }
 
 /// What of a node is in use, measured over the last second.
@@ -61,6 +68,9 @@ pub struct NodeUsage {
     pub memory_free_bytes: u64,
     /// Bytes free on the file system.
     pub disk_free_bytes: u64,
+    /// Bytes free in the pool.
+    #[serde(default)]
+    pub pool_free_bytes: u64,
     /// Bytes a second read from block devices.
     pub disk_read_bytes_per_s: u64,
     /// Bytes a second written to block devices.

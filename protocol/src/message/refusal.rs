@@ -43,13 +43,19 @@ pub enum RefusalCode {
     Unavailable,
     /// It took too long.
     Timeout,
+    /// It is in use; the message says by whom.
+    Busy,
+    /// The node's pool of volumes has no room for it.
+    NoSpace,
+    /// The node's pool of volumes, or this volume, is out of order; `teu doctor` says more.
+    Faulted,
     /// A defect or a broken machine; the message says what failed.
     Internal,
 }
 
 impl RefusalCode {
     /// All codes, in the order of the documentation.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::NotFound,
         Self::TagTaken,
         Self::WrongState,
@@ -68,6 +74,9 @@ impl RefusalCode {
         Self::NodeLost,
         Self::Unavailable,
         Self::Timeout,
+        Self::Busy,
+        Self::NoSpace,
+        Self::Faulted,
         Self::Internal,
     ];
 
@@ -91,6 +100,9 @@ impl RefusalCode {
             | Self::CommandNotExecutable
             | Self::PortClosed
             | Self::Forbidden
+            | Self::Busy
+            | Self::NoSpace
+            | Self::Faulted
             | Self::Internal => false,
         }
     }

@@ -3,10 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ContainerInfo, ImageInfo, ImageManifest, ProcessInfo, ProcessSpec, Refusal, SpawnSpec,
-    TermSize, Termination,
+    ContainerInfo, ImageInfo, ImageManifest, ProcessInfo, ProcessSpec, Refusal, RollBack,
+    SnapshotInfo, SnapshotSchedule, SpawnSpec, TermSize, Termination, VolumeInfo, VolumeSpec,
+    VolumeUsage,
 };
-use crate::ids::{ContainerId, Digest, ProcessId, PublicKey, RequestId, SessionId, StreamId, Tag};
+use crate::ids::{
+    ContainerId, Digest, NodeId, ProcessId, PublicKey, RequestId, SessionId, StreamId, Tag,
+    VolumeId,
+};
 
 /// Asks for something.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -158,6 +162,87 @@ pub enum RequestBody {
     },
     /// → `Done`: removes a name, or an image by id (layers that nothing uses go with it).
     RemoveImage(String),
+    /// → `Volume`, when it is durable on its node.
+    CreateVolume {
+        /// Where; `None` lets the location choose.
+        node: Option<NodeId>,
+        /// What.
+        spec: VolumeSpec,
+        /// If the account has a volume of this tag already, that is the answer (as it is; else `TagTaken`).
+        ensure: bool,
+    },
+    /// → `Volume`. Finds the account's by id, unique id prefix (4 digits or more), tag or `id:tag`.
+    FindVolume(String),
+    /// → `Volumes`: the account's.
+    Volumes,
+    /// → `Done`, when nothing of it is left. `Busy` while a container has it mounted.
+    DestroyVolume(VolumeId),
+    /// → `Snapshots`, oldest first.
+    Snapshots(VolumeId),
+    /// → `Done`, when it is durable. Files' contents are those that were written when it was asked for.
+    Snapshot {
+        /// Of what.
+        volume: VolumeId,
+        /// Its name; `TagTaken` if the volume has one of that name.
+        name: Tag,
+    },
+    /// → `Done`.
+    DestroySnapshot {
+        /// Of what.
+        volume: VolumeId,
+        /// Its name.
+        name: Tag,
+    },
+    /// → `Done`, when it is durable and every container sees the tree of the snapshot.
+    RollBack(RollBack),
+    /// → `Volume`: a new one on the same node that begins as the snapshot.
+    CloneVolume {
+        /// Of what.
+        volume: VolumeId,
+        /// Which snapshot.
+        snapshot: Tag,
+        /// The new volume.
+        spec: VolumeSpec,
+    },
+    /// → `VolumeUsage`.
+    VolumeUsage(VolumeId),
+    /// → `Volume`: with another quota (`None`: without).
+    SetQuota {
+        /// Of what.
+        volume: VolumeId,
+        /// The most bytes that its tree may refer to.
+        quota_bytes: Option<u64>,
+    },
+    /// → `Volume`: with another schedule (`None`: without; what it made stays).
+    SetSchedule {
+        /// Of what.
+        volume: VolumeId,
+        /// When to make snapshots.
+        schedule: Option<SnapshotSchedule>,
+    },
+    /// → `Opened`: a snapshot as a stream of the pool's own format, in an envelope that nodes of
+    /// this location verify. Ends with `Done`.
+    ExportVolume {
+        /// Of what.
+        volume: VolumeId,
+        /// Which snapshot.
+        snapshot: Tag,
+        /// Only what changed since this older snapshot.
+        base: Option<Tag>,
+        /// The stream.
+        stream: StreamId,
+        /// Credit granted.
+        window: u64,
+    },
+    /// → `Importing`: the client sends what an export gave and closes with `Done`; the node closes
+    /// with `Done` when it is durable, or `Failed` with nothing left of it. The volume then has the
+    /// exported snapshot, and its tree.
+    ImportVolume {
+        /// Into what.
+        target: ImportTarget,
+        /// The stream.
+        stream: StreamId,
+    },
     /// → `Sessions`: the account's.
     Sessions,
     /// → `Done`: ends a session of the account and destroys what it owns.
@@ -210,12 +295,42 @@ pub enum ReplyBody {
     Images(Vec<ImageInfo>),
     /// Layers to upload.
     Layers(Vec<Digest>),
+    /// The volume as it is now.
+    Volume(Box<VolumeInfo>),
+    /// The account's volumes.
+    Volumes(Vec<VolumeInfo>),
+    /// A volume's snapshots, oldest first.
+    Snapshots(Vec<SnapshotInfo>),
+    /// What a volume takes.
+    VolumeUsage(VolumeUsage),
+    /// The stream is open for the export's bytes.
+    Importing {
+        /// What they become.
+        volume: VolumeId,
+        /// Credit granted to the client.
+        window: u64,
+    },
     /// The account's sessions.
     Sessions(Vec<SessionInfo>),
     /// How the location fares.
     Doctor(DoctorReport),
     /// The node's id.
     Enrolled(crate::ids::NodeId),
+}
+
+/// What an import becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImportTarget {
+    /// A new volume; the stream must be a full one.
+    New {
+        /// Where; `None` lets the location choose.
+        node: Option<NodeId>,
+        /// What.
+        spec: VolumeSpec,
+    },
+    /// One that has the stream's base as its newest snapshot and is not mounted. Its tree becomes that of
+    /// the imported snapshot: what was written since the base is lost.
+    Into(VolumeId),
 }
 
 /// All about a container.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::VolumeMount;
 use crate::ids::{Digest, NodeId, Tag};
 
 /// A container to spawn. The contents of `files` travel as the message's bulk, one after another.
@@ -23,6 +24,9 @@ pub struct SpawnSpec {
     pub entrypoint: Option<Vec<String>>,
     /// Written before anything runs; at most 4 MiB together.
     pub files: Vec<PreBootFile>,
+    /// Volumes, at most 32, all of one node, which is then the container's.
+    #[serde(default)]
+    pub volumes: Vec<VolumeMount>,
     /// Upper bounds.
     pub limits: ResourceLimits,
     /// Made ready but not started until `Wake`.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use super::ResourceLimits;
+use super::{ResourceLimits, VolumeMount};
 use crate::ids::{ContainerId, Digest, NodeId, ProcessId, Tag};
 
 /// A container as its session sees it.
@@ -36,6 +36,9 @@ pub struct ContainerInfo {
     pub limits: ResourceLimits,
     /// Containers that may connect to it.
     pub allowed_from: Vec<ContainerId>,
+    /// Its volumes.
+    #[serde(default)]
+    pub volumes: Vec<VolumeMount>,
 }
 
 /// Requested → Preparing → Running → Exited; Asleep lies between Preparing and Running.

@@ -67,6 +67,10 @@ impl NodeCore {
                 }
                 None => self.out(effects).answer(id, Ok(NodeReplyBody::Done)),
             },
+            NodeRequestBody::Volume(_) => {
+                self.out(effects)
+                    .refuse(id, RefusalCode::Faulted, "the node has no pool");
+            }
             NodeRequestBody::Doctor => effects.push(Effect::Examine { request: id }),
             body => {
                 let container = target(&body);
@@ -255,7 +259,10 @@ impl Container {
                 let detail = self.detail();
                 out.answer(id, Ok(detail));
             }
-            NodeRequestBody::Spawn(_) | NodeRequestBody::Destroy(_) | NodeRequestBody::Doctor => {}
+            NodeRequestBody::Spawn(_)
+            | NodeRequestBody::Destroy(_)
+            | NodeRequestBody::Volume(_)
+            | NodeRequestBody::Doctor => {}
         }
     }
 
@@ -336,6 +343,6 @@ const fn target(body: &NodeRequestBody) -> Option<ContainerId> {
         | NodeRequestBody::Tunnel { container, .. }
         | NodeRequestBody::Allow { to: container, .. }
         | NodeRequestBody::Disallow { to: container, .. } => Some(*container),
-        NodeRequestBody::Spawn(_) | NodeRequestBody::Doctor => None,
+        NodeRequestBody::Spawn(_) | NodeRequestBody::Volume(_) | NodeRequestBody::Doctor => None,
     }
 }

@@ -26,6 +26,7 @@ fn spawn(config: &str) -> NodeSpawn {
             process: ProcessSpec::default(),
             entrypoint: None,
             files: Vec::new(),
+            volumes: Vec::new(),
             limits: ResourceLimits::default(),
             asleep: false,
             lifetime: Lifetime::Session,
