@@ -80,6 +80,7 @@ impl Container {
                 tty: found.tty,
                 limits: found.limits,
                 allowed_from: found.allowed_from.iter().map(|(id, _)| *id).collect(),
+                volumes: found.volumes.clone(),
             },
             session: *session,
             attachment: *attachment,

@@ -27,6 +27,8 @@ pub(crate) const SESSION: SessionLimits = SessionLimits {
     window_bytes: 64 << 20,
     // Four /24 subnets full: more than the reference machine can hold.
     containers: 1_000,
+    // A volume for each of four full sessions' containers; their list fits one message.
+    volumes: 4_096,
     // spawn_many of the whole session at once.
     requests: 1_024,
 };

@@ -66,6 +66,7 @@ impl Core {
             NodeEvent::LayerReady(digest) => {
                 node.layers.insert(digest);
             }
+            NodeEvent::Volume(_) => {}
             NodeEvent::Warning(text) => node.warn(text),
             NodeEvent::Container { container, state } => self.container_is(id, &container, state),
             NodeEvent::Process(info) => {

@@ -20,6 +20,7 @@ impl Core {
             limits: limits::SESSION,
             offer: Offer {
                 nodes: self.nodes.offers_since(0),
+                volumes: Vec::new(),
             },
             containers: self
                 .containers

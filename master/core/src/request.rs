@@ -171,6 +171,20 @@ impl Core {
             } => self.upload_layer(caller, digest, size, stream),
             RequestBody::AddImage { manifest, names } => self.add_image(caller, manifest, &names),
             RequestBody::RemoveImage(what) => self.remove_image(caller, &what),
+            RequestBody::CreateVolume { .. }
+            | RequestBody::FindVolume(_)
+            | RequestBody::Volumes
+            | RequestBody::DestroyVolume(_)
+            | RequestBody::Snapshots(_)
+            | RequestBody::Snapshot { .. }
+            | RequestBody::DestroySnapshot { .. }
+            | RequestBody::RollBack(_)
+            | RequestBody::CloneVolume { .. }
+            | RequestBody::VolumeUsage(_)
+            | RequestBody::SetQuota { .. }
+            | RequestBody::SetSchedule { .. }
+            | RequestBody::ExportVolume { .. }
+            | RequestBody::ImportVolume { .. } => Err(refusals::bad("volumes are not served yet")),
             RequestBody::Sessions => Ok(self.list_sessions(caller)),
             RequestBody::EndSession(id) => {
                 self.sessions

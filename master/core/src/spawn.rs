@@ -233,6 +233,7 @@ impl Core {
                 tty: spec.process.tty.is_some(),
                 limits: spec.limits,
                 allowed_from: Vec::new(),
+                volumes: spec.volumes.clone(),
             },
             session: caller.session,
             attachment: caller.attachment,
