@@ -4,5 +4,6 @@
 //! under `tests/` (e2e as root, attack, simulation, tidiness) and `src/bin/bench`.
 
 pub mod attack;
+pub mod pool;
 pub mod sim;
 pub mod world;

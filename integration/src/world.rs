@@ -27,6 +27,7 @@ pub struct World {
     instance: String,
     port: u16,
     second_octet: u8,
+    pool: Option<String>,
     supervisor: Child,
 }
 
@@ -36,6 +37,16 @@ impl World {
     /// Starts a location and waits until it takes containers.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_on(None)
+    }
+
+    /// The same with its volumes on a certain pool: `loop:<path>`, `zfs:<dataset>`, a btrfs directory.
+    #[must_use]
+    pub fn start_with_pool(pool: &str) -> Self {
+        Self::start_on(Some(pool.to_owned()))
+    }
+
+    fn start_on(pool: Option<String>) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "end-to-end tests run real containers: run them as root"
@@ -49,12 +60,17 @@ impl World {
         let port = free_port();
         let instance = format!("t{id:03x}{number:x}");
         let second_octet = 100 + u8::try_from((id + number) % 100).unwrap_or_default();
+        let mut options = options(directory.path(), &instance, port, second_octet);
+        if let Some(pool) = &pool {
+            options.extend(["--pool".to_owned(), pool.clone()]);
+        }
         let mut world = Self {
-            supervisor: supervisor(directory.path(), &instance, port, second_octet),
+            supervisor: supervisor(directory.path(), &options),
             directory,
             instance,
             port,
             second_octet,
+            pool,
         };
         world.wait_ready();
         world
@@ -101,6 +117,12 @@ impl World {
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// What `--pool` it was started with, if any.
+    #[must_use]
+    pub fn pool(&self) -> Option<&str> {
+        self.pool.as_deref()
     }
 
     /// The prefix of bridge, table and cgroups.
@@ -252,20 +274,17 @@ impl Drop for World {
     }
 }
 
-fn supervisor(directory: &Path, instance: &str, port: u16, second_octet: u8) -> Child {
-    let start = || {
-        let log = fs::File::create(directory.join("dev.log")).expect("a log file");
-        Command::new(program("teu"))
-            .env("TEU_HOME", directory.join("home"))
-            .arg("dev")
-            .args(options(directory, instance, port, second_octet))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a log file"))
-            .stderr(log)
-            .spawn()
-            .expect("teu is built")
-    };
-    start()
+fn supervisor(directory: &Path, options: &[String]) -> Child {
+    let log = fs::File::create(directory.join("dev.log")).expect("a log file");
+    Command::new(program("teu"))
+        .env("TEU_HOME", directory.join("home"))
+        .arg("dev")
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a log file"))
+        .stderr(log)
+        .spawn()
+        .expect("teu is built")
 }
 
 fn options(directory: &Path, instance: &str, port: u16, second_octet: u8) -> Vec<String> {
@@ -298,9 +317,15 @@ pub fn program(name: &str) -> PathBuf {
 
 /// Writes the busybox test image as a docker-archive.
 pub fn make_busybox(archive: &Path) {
+    make_image(archive, &[]);
+}
+
+/// Writes a test image as a docker-archive: busybox, or a name and further programs of this machine.
+pub fn make_image(archive: &Path, name_and_programs: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/lib/busybox-image");
     let made = Command::new(script)
         .arg(archive)
+        .args(name_and_programs)
         .output()
         .expect("the script runs");
     assert!(

@@ -12,6 +12,7 @@ mod processes;
 mod sdk;
 mod terminal;
 mod tunnels;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
         terminal::TRIALS,
         tunnels::TRIALS,
     ];
-    let own = [cleanup::TRIALS, persistence::TRIALS];
+    let own = [cleanup::TRIALS, persistence::TRIALS, volumes::TRIALS];
     let shared = shared.into_iter().flatten().map(|(name, test): &Shared| {
         let (world, test) = (world.cloned(), *test);
         Trial::test(*name, move || {
@@ -60,10 +61,15 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
     });
     let own = own.into_iter().flatten().map(|(name, test): &Own| {
         let test = *test;
-        Trial::test(*name, move || {
+        let cannot = volumes::cannot_run(name);
+        if let Some(why) = &cannot {
+            eprintln!("skipped: {name}: {why}");
+        }
+        let trial = Trial::test(*name, move || {
             test();
             Ok(())
-        })
+        });
+        trial.with_ignored_flag(cannot.is_some())
     });
     shared.chain(own).collect()
 }
