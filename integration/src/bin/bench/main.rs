@@ -1,6 +1,6 @@
 //! Prints TEU's numbers beside its peers', measured in the same run on the same machine.
 //!
-//! `cargo run --release -p teu-integration --bin bench -- spawn tunnel rpc`, as root, after a release
+//! `cargo run --release -p teu-integration --bin bench -- spawn tunnel rpc volume`, as root, after a release
 //! build of the workspace. Peers: the Docker engine (if one runs), OpenSSH. Numbers are printed, never
 //! asserted: docs/explanation/performance.md holds a dated copy.
 
@@ -9,6 +9,7 @@ mod rpc;
 mod spawn;
 mod statistics;
 mod tunnel;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -16,9 +17,9 @@ use teu_integration::world::World;
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let known = ["spawn", "tunnel", "rpc"];
+    let known = ["spawn", "tunnel", "rpc", "volume"];
     if wanted.is_empty() || wanted.iter().any(|name| !known.contains(&name.as_str())) {
-        eprintln!("usage: bench [spawn] [tunnel] [rpc]");
+        eprintln!("usage: bench [spawn] [tunnel] [rpc] [volume]");
         return ExitCode::from(2);
     }
     let world = World::start();
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
             match name.as_str() {
                 "spawn" => spawn::run(&world).await,
                 "tunnel" => tunnel::run(&world).await,
+                "volume" => volume::run(&world).await,
                 _ => rpc::run(&world).await,
             }
         });
