@@ -7,7 +7,7 @@ use std::{io, time::Duration};
 
 use teu_protocol::{
     ids::{ContainerId, ParseTagError, Tag},
-    message::Refusal,
+    message::{Refusal, RefusalCode},
 };
 
 use crate::{config::ConfigError, image::ImageError};
@@ -54,6 +54,12 @@ pub enum Error {
     /// The link to the location was lost in the middle of something that cannot be resumed.
     #[error("cannot {attempt}: the link to the location was lost")]
     LinkLost {
+        /// What was under way.
+        attempt: &'static str,
+    },
+    /// A stream ended before its end: what arrived is not the whole.
+    #[error("cannot {attempt}: the stream ended before all of it had arrived; try again")]
+    Cut {
         /// What was under way.
         attempt: &'static str,
     },
@@ -105,7 +111,7 @@ pub enum Error {
     /// An image on this machine cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// Not a name for a container.
+    /// Not a name for a container, volume or snapshot.
     #[error(transparent)]
     Tag(#[from] ParseTagError),
     /// A local socket.
@@ -150,13 +156,25 @@ impl Error {
         }
     }
 
+    /// The stable code of the location's refusal, if it refused: `Busy`, `NoSpace`, `Faulted`, ….
+    #[must_use]
+    pub const fn code(&self) -> Option<RefusalCode> {
+        match self.refusal() {
+            Some(refusal) => Some(refusal.code),
+            None => None,
+        }
+    }
+
     /// Whether the same call may succeed later without anything being changed.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Refused { refusal, .. } => refusal.retryable,
             Self::Connect { source, .. } => source.is_retryable(),
-            Self::Timeout { .. } | Self::LinkLost { .. } | Self::NotReady { .. } => true,
+            Self::Timeout { .. }
+            | Self::LinkLost { .. }
+            | Self::Cut { .. }
+            | Self::NotReady { .. } => true,
             Self::Config(_)
             | Self::Closed(_)
             | Self::InputLost
@@ -246,7 +264,7 @@ pub enum CloseReason {
     Shutdown,
 }
 
-/// A persistent session's or a container's name.
+/// A persistent session's, container's, volume's or snapshot's name.
 pub(crate) fn parse_tag(text: &str) -> Result<Tag> {
     Ok(text.parse::<Tag>()?)
 }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Start at [`Location`]; it hands out [`Container`]s, which hand out [`Process`]es and
-//! [`Tunnel`]s. All of them are cheap handles on one task that owns the connection: they stay valid when
+//! [`Tunnel`]s, and [`Volume`]s, which outlive them all. All of them are cheap handles on one task that owns the connection: they stay valid when
 //! the link is lost and comes back. What a program creates belongs to its session and goes with it:
 //! the location sees to that, `Drop` is only a courtesy.
 //!
@@ -33,6 +33,7 @@ mod sessions;
 mod spawn;
 mod stream;
 mod tunnel;
+mod volume;
 
 pub use container::Container;
 pub use error::{CloseReason, ConnectError, Error, Result};
@@ -45,17 +46,21 @@ pub use session::LinkState;
 pub use sessions::Sessions;
 pub use spawn::{ImageRef, PreBoot, SpawnBuilder};
 pub use tunnel::{Connection, Tunnel};
+pub use volume::{
+    CopyBuilder, ImportBuilder, RollbackBuilder, Volume, VolumeBuilder, VolumeExport,
+};
 
 pub use teu_protocol::{
     ids::{
         ContainerId, Digest, NodeId, ParseIdError, ParseKeyError, ParseTagError, ProcessId,
-        PublicKey, SessionId, Tag,
+        PublicKey, SessionId, Tag, VolumeId,
     },
     message::{
         Cause, Channel, ContainerDetail, ContainerInfo, ContainerState, DoctorReport, ExitStatus,
         Finding, ImageInfo, Lifetime, LogStart, NodeCapacity, NodeOffer, NodeState, NodeUsage,
         Offer, ProcessInfo, ProcessState, Refusal, RefusalCode, ResourceLimits, SessionInfo,
-        Severity, TermSize, Termination,
+        Severity, SnapshotInfo, SnapshotSchedule, TermSize, Termination, VolumeInfo, VolumeMount,
+        VolumeOrigin, VolumeSpec, VolumeState, VolumeUsage,
     },
     noise::StaticKey,
 };

@@ -18,12 +18,12 @@ use teu_protocol::{
     ids::{Digest, NodeId, Tag},
     message::{
         ImageInfo, Lifetime, ProcessSpec, ReplyBody, RequestBody, ResourceLimits, SpawnSpec,
-        TermSize,
+        TermSize, VolumeMount,
     },
 };
 
 use crate::{
-    Container, Location, Progress,
+    Container, Location, Progress, Volume,
     error::{Error, Result, parse_tag},
     session::Patience,
 };
@@ -93,6 +93,7 @@ pub struct SpawnBuilder {
     tag: Option<Tag>,
     labels: BTreeMap<String, String>,
     files: Vec<PreBoot>,
+    volumes: Vec<VolumeMount>,
     limits: ResourceLimits,
     asleep: bool,
     lifetime: Lifetime,
@@ -112,6 +113,7 @@ impl SpawnBuilder {
             tag: None,
             labels: BTreeMap::new(),
             files: Vec::new(),
+            volumes: Vec::new(),
             limits: ResourceLimits::default(),
             asleep: false,
             lifetime: Lifetime::Session,
@@ -182,6 +184,31 @@ impl SpawnBuilder {
     pub fn file(mut self, file: PreBoot) -> Self {
         self.files.push(file);
         self
+    }
+
+    /// Mounts a volume at this absolute path; directories are made as needed. The container then
+    /// runs on the volume's node. At most 32.
+    pub fn volume(self, volume: &Volume, path: impl Into<String>) -> Self {
+        self.mount(volume, path.into(), false)
+    }
+
+    /// As [`SpawnBuilder::volume`], but the container may not change it.
+    pub fn volume_read_only(self, volume: &Volume, path: impl Into<String>) -> Self {
+        self.mount(volume, path.into(), true)
+    }
+
+    fn mount(mut self, volume: &Volume, path: String, read_only: bool) -> Self {
+        self.volumes.push(VolumeMount {
+            volume: volume.id(),
+            path,
+            read_only,
+        });
+        self
+    }
+
+    /// Runs on the node where this volume lies, without mounting it.
+    pub const fn near(self, volume: &Volume) -> Self {
+        self.node(volume.node())
     }
 
     /// The most memory, in bytes; beyond, the kernel kills the container. At least 4 MiB.
@@ -259,6 +286,7 @@ impl SpawnBuilder {
             process: self.process,
             entrypoint: self.entrypoint,
             files: pre_boot::described(&self.files)?,
+            volumes: self.volumes,
             limits: self.limits,
             asleep: self.asleep,
             lifetime: self.lifetime,

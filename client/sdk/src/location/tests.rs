@@ -17,6 +17,7 @@ fn node(state: NodeState, cpu_used: u64, memory_free: u64, promised: u64) -> Nod
             cpu_millis: 2000,
             memory_bytes: 1000,
             disk_bytes: 10,
+            pool_bytes: 0,
         },
         usage: NodeUsage {
             cpu_used_millis: cpu_used,

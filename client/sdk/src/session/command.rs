@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use teu_protocol::{
-    ids::{ContainerId, Digest, ProcessId, RequestId, StreamId},
-    message::{LogStart, ReplyBody, RequestBody, StreamEnd},
+    ids::{ContainerId, Digest, ProcessId, RequestId, StreamId, Tag, VolumeId},
+    message::{ImportTarget, LogStart, ReplyBody, RequestBody, StreamEnd},
 };
 use tokio::sync::oneshot;
 
@@ -67,11 +67,17 @@ pub(crate) enum StreamAsk {
         digest: Digest,
         size: u64,
     },
+    Export {
+        volume: VolumeId,
+        snapshot: Tag,
+        base: Option<Tag>,
+    },
+    Import(ImportTarget),
 }
 
 impl StreamAsk {
-    pub(crate) const fn body(&self, stream: StreamId, window: u64) -> RequestBody {
-        match *self {
+    pub(crate) fn body(&self, stream: StreamId, window: u64) -> RequestBody {
+        match self.clone() {
             Self::Attach {
                 container,
                 process,
@@ -109,22 +115,37 @@ impl StreamAsk {
                 size,
                 stream,
             },
+            Self::Export {
+                volume,
+                snapshot,
+                base,
+            } => RequestBody::ExportVolume {
+                volume,
+                snapshot,
+                base,
+                stream,
+                window,
+            },
+            Self::Import(target) => RequestBody::ImportVolume { target, stream },
         }
     }
 
     /// Whether the far side sends Data, so that a window must be granted.
     pub(crate) const fn receives(&self) -> bool {
-        !matches!(self, Self::Upload { .. })
+        !matches!(self, Self::Upload { .. } | Self::Import(_))
     }
 
     /// What to say when nobody wants the stream any more: a reader just leaves, but half a
-    /// connection or half a layer must not look like a whole one.
+    /// connection, layer or volume must not look like a whole one.
     pub(crate) const fn abandoned(&self) -> StreamEnd {
         match self {
             Self::Attach { .. } | Self::Logs { .. } | Self::Tunnel { proxied: false, .. } => {
                 StreamEnd::Done
             }
-            Self::Tunnel { proxied: true, .. } | Self::Upload { .. } => StreamEnd::Reset,
+            Self::Tunnel { proxied: true, .. }
+            | Self::Upload { .. }
+            | Self::Export { .. }
+            | Self::Import(_) => StreamEnd::Reset,
         }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) const LIMITS: SessionLimits = SessionLimits {
     streams: 16,
     window_bytes: 8 << 20,
     containers: 10,
+    volumes: 10,
     requests: 64,
 };
 
@@ -251,6 +252,7 @@ pub(crate) fn container_info() -> ContainerInfo {
         tty: false,
         limits: ResourceLimits::default(),
         allowed_from: Vec::new(),
+        volumes: Vec::new(),
     }
 }
 

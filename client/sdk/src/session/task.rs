@@ -257,8 +257,10 @@ impl<T: Transport> SessionTask<T> {
         }
         match self.pending.remove(id) {
             Some(Waiter::Request { body, reply, .. }) => {
-                if let (RequestBody::Destroy(container), Ok(_)) = (&body, &result) {
-                    self.view.remove(*container);
+                match (&body, &result) {
+                    (RequestBody::Destroy(container), Ok(_)) => self.view.remove(*container),
+                    (RequestBody::DestroyVolume(volume), Ok(_)) => self.view.remove_volume(*volume),
+                    _ => {}
                 }
                 let _ = reply.send(result.map_err(AskError::Refused));
             }
@@ -266,9 +268,9 @@ impl<T: Transport> SessionTask<T> {
                 let outcome = match result {
                     Ok(body) => {
                         let credit = match &body {
-                            ReplyBody::Opened { window } | ReplyBody::Upload { window, .. } => {
-                                *window
-                            }
+                            ReplyBody::Opened { window }
+                            | ReplyBody::Upload { window, .. }
+                            | ReplyBody::Importing { window, .. } => *window,
                             _ => 0,
                         };
                         let opened = self.streams.opened(stream, credit);
@@ -297,6 +299,7 @@ impl<T: Transport> SessionTask<T> {
             ReplyBody::Spawned(info) | ReplyBody::Container(info) => self.view.learn(info),
             ReplyBody::Detail(detail) => self.view.learn(&detail.info),
             ReplyBody::Containers(infos) => infos.iter().for_each(|info| self.view.learn(info)),
+            ReplyBody::Volume(info) => self.view.put_volume((**info).clone()),
             _ => {}
         }
     }

@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 
 use teu_protocol::{
-    ids::ContainerId,
-    message::{ContainerInfo, ContainerState, EventBody, NodeOffer, Offer, ProcessInfo, Ready},
+    ids::{ContainerId, VolumeId},
+    message::{
+        ContainerInfo, ContainerState, EventBody, NodeOffer, Offer, ProcessInfo, Ready, VolumeInfo,
+    },
 };
 use tokio::sync::watch;
 
@@ -36,6 +38,11 @@ impl View {
             .values()
             .map(|view| view.borrow().info.clone())
             .collect()
+    }
+
+    pub(crate) fn volume(&self, id: VolumeId) -> Option<VolumeInfo> {
+        let offer = self.offer.borrow();
+        offer.volumes.iter().find(|known| known.id == id).cloned()
     }
 
     pub(crate) fn container(&self, id: ContainerId) -> Option<watch::Receiver<ContainerView>> {
@@ -117,6 +124,8 @@ impl ViewWriter {
             EventBody::Process(ProcessInfo { id, state, .. }) => {
                 tracing::debug!(process = %id.short(), ?state, "a process changed");
             }
+            EventBody::Volume(info) => self.put_volume(*info),
+            EventBody::VolumeGone(id) => self.remove_volume(id),
             EventBody::Warning(text) => tracing::warn!(target: "teu", "{text}"),
         }
         Ok(())
@@ -159,6 +168,32 @@ impl ViewWriter {
         }
         self.containers.send_modify(|containers| {
             containers.remove(&id);
+        });
+    }
+
+    /// A volume as an event or an answer tells of it.
+    pub(super) fn put_volume(&self, info: VolumeInfo) {
+        self.offer.send_if_modified(|offer| {
+            match offer.volumes.iter_mut().find(|known| known.id == info.id) {
+                Some(known) if *known == info => false,
+                Some(known) => {
+                    *known = info;
+                    true
+                }
+                None => {
+                    offer.volumes.push(info);
+                    true
+                }
+            }
+        });
+    }
+
+    /// The volume is destroyed.
+    pub(super) fn remove_volume(&self, id: VolumeId) {
+        self.offer.send_if_modified(|offer| {
+            let before = offer.volumes.len();
+            offer.volumes.retain(|known| known.id != id);
+            offer.volumes.len() != before
         });
     }
 
