@@ -34,8 +34,8 @@ pub use exit::{EXIT_FILE, ExitFileError, ExitRecord};
 pub use link::{KeeperLink, LinkError, StartError};
 pub use log::{Channel, HEADER_BYTES, LogChunk, LogReadError, LogReader, LogRecord, LogWriter};
 pub use plan::{
-    BindPlan, DEFAULT_PIDS, ExecPlan, HostEntry, IdRange, IoLimit, Limits, LogLimits, PreBootFile,
-    ProcessPlan, RootPlan, StartPlan, TerminalSize,
+    DEFAULT_PIDS, ExecPlan, HostEntry, IdRange, IoLimit, Limits, LogLimits, PreBootFile,
+    ProcessPlan, RootPlan, StartPlan, TerminalSize, VolumeMountPlan,
 };
 pub(crate) use supervisor::{KeeperConfig, run};
 pub use sweep::{SweepError, slots, sweep};

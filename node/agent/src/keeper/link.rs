@@ -8,7 +8,10 @@ use std::{
     collections::{HashMap, VecDeque},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -63,6 +66,8 @@ struct Call {
 #[derive(Debug, Clone)]
 pub struct KeeperLink {
     keeper_pid: i32,
+    /// Of the container's first process; 0 before there is one.
+    init_pid: Arc<AtomicI32>,
     calls: mpsc::Sender<Call>,
     events: Arc<Mutex<Option<mpsc::Receiver<KeeperEvent>>>>,
 }
@@ -102,6 +107,7 @@ impl KeeperLink {
         tokio::spawn(task.run());
         let link = Self {
             keeper_pid: hello.keeper_pid,
+            init_pid: Arc::new(AtomicI32::new(main_pid(&hello).unwrap_or(0))),
             calls,
             events: Arc::new(Mutex::new(Some(events))),
         };
@@ -112,6 +118,13 @@ impl KeeperLink {
     #[must_use]
     pub const fn pid(&self) -> i32 {
         self.keeper_pid
+    }
+
+    /// The pid of the container's first process, as the host sees it, once it has started; it may
+    /// have ended since.
+    #[must_use]
+    pub fn init_pid(&self) -> Option<i32> {
+        Some(self.init_pid.load(Ordering::Relaxed)).filter(|&pid| pid != 0)
     }
 
     /// The stream of events; the first caller gets it. It ends when the keeper is gone (then
@@ -131,7 +144,10 @@ impl KeeperLink {
     /// Why it does not run; see [`Refusal::exit_code`] for commands that cannot be executed.
     pub async fn start(&self, plan: StartPlan) -> Result<Started, StartError> {
         match self.ask(RequestBody::Start(Box::new(plan))).await? {
-            Outcome::Started(started) => Ok(started),
+            Outcome::Started(started) => {
+                self.init_pid.store(started.pid, Ordering::Relaxed);
+                Ok(started)
+            }
             Outcome::Refused(refusal) => Err(refusal.into()),
             Outcome::Done => Err(LinkError::Gone.into()),
         }
@@ -263,6 +279,12 @@ impl KeeperLink {
             .map_err(|_| LinkError::Gone)?;
         outcome.await.map_err(|_| LinkError::Gone)
     }
+}
+
+fn main_pid(hello: &KeeperHello) -> Option<i32> {
+    let main = hello.container?.main_process();
+    let process = hello.processes.iter().find(|one| one.id == main)?;
+    Some(process.pid)
 }
 
 async fn read_hello(stream: &mut UnixStream, incoming: &mut Vec<u8>) -> io::Result<KeeperHello> {

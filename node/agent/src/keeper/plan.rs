@@ -44,7 +44,7 @@ pub struct StartPlan {
     pub address: Option<std::net::IpAddr>,
     /// Name servers for `/etc/resolv.conf`; empty leaves the image's file alone.
     pub name_servers: Vec<std::net::IpAddr>,
-    pub mounts: Vec<BindPlan>,
+    pub mounts: Vec<VolumeMountPlan>,
     pub limits: Limits,
     pub log: LogLimits,
     /// Size of `/dev/shm`.
@@ -141,13 +141,16 @@ pub struct HostEntry {
     pub names: Vec<String>,
 }
 
-/// A directory or file of the host (a volume) seen in the container.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct BindPlan {
+/// A volume seen in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMountPlan {
+    /// The volume's tree as the pool says now (`Pool::tree`), in the agent's mount namespace.
     pub source: PathBuf,
+    /// Where the container sees it; made if the image lacks it. Links in the image are followed
+    /// inside of it.
     pub target: PathBuf,
     pub read_only: bool,
-    /// The source's owners are 0.. (as on any node) and are mapped into the account's range.
+    /// The tree's owners are 0.. (as on any node) and are mapped into the account's range.
     pub idmapped: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt};
 
-use teu_node::keeper::{BindPlan, ExitStatus, HostEntry, PreBootFile};
+use teu_node::keeper::{VolumeMountPlan, ExitStatus, HostEntry, PreBootFile};
 
 use crate::rig::{BASE, Rig, sh};
 
@@ -128,7 +128,7 @@ async fn volumes_are_mounted_with_mapped_owners_and_survive() {
     let volume = rig.dir.path().join("volume");
     fs::create_dir(&volume).unwrap();
     fs::write(volume.join("old"), "old\n").unwrap();
-    let bind = |target: &str, read_only| BindPlan {
+    let bind = |target: &str, read_only| VolumeMountPlan {
         source: volume.clone(),
         target: target.into(),
         read_only,
