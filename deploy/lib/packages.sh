@@ -1,11 +1,13 @@
 # What TEU needs from the system's packages, and how to get it. Sourced by quickstart and test.
 # shellcheck shell=bash
 
-# To build: libseccomp is linked. To run: nft writes the firewall table.
+# To build: libseccomp is linked. To run: nft writes the firewall table, btrfs makes the embedded pool of volumes.
 BUILD_PACKAGES=(gcc libc6-dev pkg-config libseccomp-dev)
-RUN_PACKAGES=(nftables iproute2 busybox-static curl ca-certificates)
+RUN_PACKAGES=(nftables iproute2 busybox-static btrfs-progs mount curl ca-certificates)
 # To test: a real engine and a registry-less image source, nginx to run, real peers, tools to look.
-TEST_PACKAGES=(docker.io nginx-light openssh-server openssh-client python3-venv python3-pip strace psmisc procps git tmux)
+TEST_PACKAGES=(docker.io nginx-light openssh-server openssh-client python3-venv python3-pip strace psmisc procps git tmux sqlite3)
+# ZFS without a kernel that has it, for the path through the commands. Debian lets one package have `zfs`, and a developer's own stays.
+command -v zfs >/dev/null || TEST_PACKAGES+=(zfs-fuse)
 BENCH_PACKAGES=(hyperfine iperf3)
 # To test in a machine of our own making (deploy/vm).
 VM_PACKAGES=(qemu-system-x86 mmdebstrap e2fsprogs debian-archive-keyring)
