@@ -13,6 +13,8 @@ Examples:
   teu run -it busybox sh                   with a terminal
   teu run -d --name web -p 8080:80 nginx   in the background, its port 80 at localhost:8080
   teu exec web ps                          a further process in it
+  teu volume create db                     files that outlive containers …
+  teu run -d -v db:/data --name pg pg      … mounted in one
   teu logs -f web                          its output
   teu rm -f web                            gone, with all that it held
 
@@ -114,7 +116,10 @@ pub(crate) enum Verb {
     /// Import, send, list and remove images
     #[command(subcommand)]
     Image(verbs::image::ImageVerb),
-    /// Show what the location offers: nodes, free CPU, memory, disk
+    /// Files that outlive containers: make volumes, keep snapshots of them, go back
+    #[command(subcommand)]
+    Volume(verbs::volume::VolumeVerb),
+    /// Show what the location offers: nodes, free CPU, memory, disk, room for volumes
     Resources(verbs::resources::ResourcesArgs),
     /// List sessions, end one
     #[command(subcommand)]

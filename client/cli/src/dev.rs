@@ -34,7 +34,8 @@ pub(crate) struct DevArgs {
     /// Stop the location and all of its containers
     #[arg(long, conflicts_with = "detach")]
     stop: bool,
-    /// Stop it and remove its data (images, logs, keys of master and node)
+    /// Stop it and remove its data (images, logs, keys of master and node, and the
+    /// volumes that lie there; a pool elsewhere stays as it is)
     #[arg(long, conflicts_with = "detach")]
     purge: bool,
     /// What to call the location
@@ -53,6 +54,27 @@ pub(crate) struct DevArgs {
     /// Addresses for containers
     #[arg(long, default_value = "10.77.0.0/16", value_name = "SUBNET")]
     range: String,
+    /// Where the node keeps volumes; default: auto, a btrfs in a file among the data
+    #[arg(long, value_name = "auto|none|DIR|loop:FILE|zfs:DATASET", value_parser = pool)]
+    pool: Option<String>,
+}
+
+/// What `teu-node run --pool` takes; a relative path means the same wherever the node runs.
+fn pool(text: &str) -> Result<String, String> {
+    let absolute = |path: &str| {
+        std::path::absolute(path)
+            .map(|path| path.display().to_string())
+            .map_err(|error| error.to_string())
+    };
+    match text.split_once(':') {
+        _ if matches!(text, "auto" | "none") => Ok(text.to_owned()),
+        Some(("loop", file)) if !file.is_empty() => Ok(format!("loop:{}", absolute(file)?)),
+        Some(("zfs", dataset)) if !dataset.is_empty() => Ok(text.to_owned()),
+        _ if text.contains('/') => absolute(text),
+        _ => {
+            Err("auto, none, a directory on btrfs, loop:FILE or zfs:DATASET is expected".to_owned())
+        }
+    }
 }
 
 /// Runs `teu dev`.
@@ -75,4 +97,22 @@ pub(crate) async fn run(globals: &Globals, args: DevArgs) -> Result<ExitCode, Fa
     }
     supervise::foreground(globals, &layout).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pool;
+
+    #[test]
+    fn pools_are_named_as_the_node_takes_them() {
+        for same in ["auto", "none", "/mnt/b", "loop:/big/pool", "zfs:tank/teu"] {
+            assert_eq!(pool(same).as_deref(), Ok(same));
+        }
+        let here = std::env::current_dir().unwrap().join("p");
+        assert_eq!(pool("loop:p"), Ok(format!("loop:{}", here.display())));
+        assert_eq!(pool("./p"), Ok(here.display().to_string()));
+        for bad in ["", "zfs:", "loop:", "btrfs", "tank"] {
+            assert!(pool(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Progress of an image's way to the location: one bar, on a terminal only.
+//! Progress of what travels to or from the location: one bar, on a terminal only.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -14,16 +14,27 @@ pub(crate) struct Bars(OnceLock<ProgressBar>);
 
 impl Bars {
     fn bar(&self) -> &ProgressBar {
-        self.0.get_or_init(|| {
-            let target = if io::stderr().is_terminal() {
-                ProgressDrawTarget::stderr()
-            } else {
-                ProgressDrawTarget::hidden()
-            };
-            // Until it is known how much will be sent, there is only what is being done.
-            ProgressBar::with_draw_target(None, target).with_style(style("{msg} …"))
-        })
+        // Until it is known how much will be sent, there is only what is being done.
+        self.0.get_or_init(|| bar(None, "{msg} …"))
     }
+}
+
+fn bar(length: Option<u64>, template: &str) -> ProgressBar {
+    let target = if io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    ProgressBar::with_draw_target(length, target).with_style(style(template))
+}
+
+/// A bar for bytes, of which there are so many, if that is known.
+pub(crate) fn counting(what: String, length: Option<u64>) -> ProgressBar {
+    let template = match length {
+        Some(_) => "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}",
+        None => "{msg} {bytes} {bytes_per_sec}",
+    };
+    bar(length, template).with_message(what)
 }
 
 fn style(template: &str) -> ProgressStyle {

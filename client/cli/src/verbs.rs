@@ -19,6 +19,7 @@ pub(crate) mod run;
 pub(crate) mod session;
 pub(crate) mod stop;
 pub(crate) mod tunnel;
+pub(crate) mod volume;
 pub(crate) mod wake;
 
 use std::process::ExitCode;
@@ -56,6 +57,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Verb::Disallow(args) => allow::run(globals, args, false).await,
         Verb::Images(args) => image::list(globals, args).await,
         Verb::Image(verb) => image::run(globals, verb).await,
+        Verb::Volume(verb) => volume::run(globals, verb).await,
         Verb::Resources(args) => resources::run(globals, args).await,
         Verb::Session(verb) => session::run(globals, verb).await,
         Verb::Account(verb) => account::run(globals, verb).await,

@@ -19,6 +19,8 @@ pub(super) struct Layout {
     pub(super) instance: String,
     pub(super) port: u16,
     pub(super) range: String,
+    /// Where the node keeps volumes, if it was told.
+    pub(super) pool: Option<String>,
     master: PathBuf,
     node: PathBuf,
 }
@@ -32,6 +34,7 @@ impl Layout {
             instance: args.instance.clone(),
             port: args.port,
             range: args.range.clone(),
+            pool: args.pool.clone(),
             master: program("teu-master")?,
             node: program("teu-node")?,
         })
@@ -86,6 +89,9 @@ impl Layout {
         command.args(["--master-key", master_key, "--serial", &SERIAL.to_string()]);
         command.args(["--instance", &self.instance]);
         command.arg("--data").arg(self.node_data());
+        if let Some(pool) = &self.pool {
+            command.args(["--pool", pool]);
+        }
         command
     }
 

@@ -163,6 +163,9 @@ pub(super) async fn detach(globals: &Globals, layout: &Layout) -> Result<(), Fai
     ]);
     command.args(["--instance", &layout.instance, "--range", &layout.range]);
     command.arg("--data").arg(&layout.data);
+    if let Some(pool) = &layout.pool {
+        command.args(["--pool", pool]);
+    }
     command.stdin(Stdio::null()).stdout(also).stderr(log);
     let mut child = command.spawn().map_err(|source| DevError::Start {
         program: "teu",

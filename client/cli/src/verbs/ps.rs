@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use teu::{ContainerInfo, ContainerState, NodeOffer};
+use teu::{ContainerInfo, ContainerState, NodeOffer, VolumeInfo, VolumeMount};
 
 use crate::{
     args::{Format, Globals, Listing},
@@ -30,6 +30,7 @@ struct Row<'a> {
     info: &'a ContainerInfo,
     node_name: &'a str,
     ports: Vec<String>,
+    mounts: Vec<String>,
 }
 
 /// Runs `teu ps`.
@@ -37,13 +38,14 @@ pub(crate) async fn run(globals: &Globals, args: PsArgs) -> Result<ExitCode, Fai
     let location = super::connect(globals, "ps").await?;
     let mut containers = location.containers();
     let nodes = location.nodes();
+    let volumes = location.volumes();
     location.close().await;
     containers.retain(|info| args.all || !matches!(info.state, ContainerState::Exited { .. }));
     containers.sort_by_key(|info| std::cmp::Reverse(info.created_ms));
     let published = published::all(globals);
     let rows: Vec<Row<'_>> = containers
         .iter()
-        .map(|info| row(info, &nodes, &published))
+        .map(|info| row(info, &nodes, &volumes, &published))
         .collect();
     match (args.listing.quiet, args.listing.format) {
         (true, _) => rows
@@ -53,6 +55,7 @@ pub(crate) async fn run(globals: &Globals, args: PsArgs) -> Result<ExitCode, Fai
         (false, Format::Table) => {
             let header = [
                 "NAME", "ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "IP", "NODE", "PORTS",
+                "VOLUMES",
             ];
             output::table(&header, rows.iter().map(cells).collect())?;
         }
@@ -60,7 +63,12 @@ pub(crate) async fn run(globals: &Globals, args: PsArgs) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
-fn row<'a>(info: &'a ContainerInfo, nodes: &'a [NodeOffer], published: &[Published]) -> Row<'a> {
+fn row<'a>(
+    info: &'a ContainerInfo,
+    nodes: &'a [NodeOffer],
+    volumes: &[VolumeInfo],
+    published: &[Published],
+) -> Row<'a> {
     let node = nodes.iter().find(|node| node.id == info.node);
     Row {
         info,
@@ -70,7 +78,20 @@ fn row<'a>(info: &'a ContainerInfo, nodes: &'a [NodeOffer], published: &[Publish
             .filter(|published| published.container == info.id)
             .map(|published| format!("{}->{}", published.local, published.port))
             .collect(),
+        mounts: info
+            .volumes
+            .iter()
+            .map(|mount| mounted(mount, volumes))
+            .collect(),
     }
+}
+
+/// As `-v` is written.
+fn mounted(mount: &VolumeMount, volumes: &[VolumeInfo]) -> String {
+    let volume = volumes.iter().find(|volume| volume.id == mount.volume);
+    let name = volume.map_or_else(|| mount.volume.short(), super::volume::name);
+    let read_only = if mount.read_only { ":ro" } else { "" };
+    format!("{name}:{}{read_only}", mount.path)
 }
 
 fn cells(row: &Row<'_>) -> Vec<String> {
@@ -89,6 +110,7 @@ fn cells(row: &Row<'_>) -> Vec<String> {
             .map_or_else(|| "-".to_owned(), |ip| ip.to_string()),
         row.node_name.to_owned(),
         row.ports.join(", "),
+        row.mounts.join(", "),
     ]
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use teu::{NodeOffer, NodeState};
+use teu::{Location, NodeOffer, NodeState, VolumeInfo};
 
 use crate::{
     args::{Format, Globals, Listing},
@@ -26,7 +26,7 @@ pub(crate) async fn run(globals: &Globals, args: ResourcesArgs) -> Result<ExitCo
     let location = super::connect(globals, "resources").await?;
     let mut offer = location.offer();
     loop {
-        print(&location.ranked_nodes(), args.listing, args.watch)?;
+        print(&location, args.listing, args.watch)?;
         if !args.watch || offer.changed().await.is_err() {
             break;
         }
@@ -36,12 +36,13 @@ pub(crate) async fn run(globals: &Globals, args: ResourcesArgs) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(nodes: &[NodeOffer], listing: Listing, watch: bool) -> Result<(), Failure> {
+fn print(location: &Location, listing: Listing, watch: bool) -> Result<(), Failure> {
+    let (nodes, volumes) = (location.ranked_nodes(), location.volumes());
     match (listing.quiet, listing.format) {
         (true, _) => nodes
             .iter()
             .try_for_each(|node| output::line(&node.id.to_string())),
-        (false, Format::Json) if watch => output::line(&serde_json::to_string(nodes)?),
+        (false, Format::Json) if watch => output::line(&serde_json::to_string(&nodes)?),
         (false, Format::Json) => output::json(&nodes),
         (false, Format::Table) => {
             let header = [
@@ -52,13 +53,16 @@ fn print(nodes: &[NodeOffer], listing: Listing, watch: bool) -> Result<(), Failu
                 "DISK FREE",
                 "DISK I/O",
                 "CONTAINERS",
+                "POOL FREE",
+                "VOLUMES",
             ];
-            output::table(&header, nodes.iter().map(cells).collect())
+            let rows = nodes.iter().map(|node| cells(node, &volumes));
+            output::table(&header, rows.collect())
         }
     }
 }
 
-fn cells(node: &NodeOffer) -> Vec<String> {
+fn cells(node: &NodeOffer, volumes: &[VolumeInfo]) -> Vec<String> {
     let (has, uses) = (&node.capacity, &node.usage);
     let cores = |millis: u64| format!("{}.{}", millis / 1000, millis % 1000 / 100);
     let cpu_free = has.cpu_millis.saturating_sub(uses.cpu_used_millis);
@@ -82,5 +86,18 @@ fn cells(node: &NodeOffer) -> Vec<String> {
         ),
         format!("{}/s", output::bytes(io)),
         uses.containers.to_string(),
+        match has.pool_bytes {
+            0 => "-".to_owned(),
+            all => format!(
+                "{} of {}",
+                output::bytes(uses.pool_free_bytes),
+                output::bytes(all)
+            ),
+        },
+        volumes
+            .iter()
+            .filter(|volume| volume.node == node.id)
+            .count()
+            .to_string(),
     ]
 }

@@ -15,8 +15,8 @@ use crate::{
 
 mod parse;
 
-pub(crate) use parse::EnvSpec;
-use parse::{FileSpec, bytes, cpus};
+pub(crate) use parse::{EnvSpec, bytes};
+use parse::{FileSpec, MountSpec, cpus};
 
 /// Arguments of `teu run`.
 #[derive(Debug, Args)]
@@ -43,6 +43,9 @@ pub(crate) struct RunArgs {
     /// Make a port of the container reachable on localhost
     #[arg(short = 'p', long = "publish", value_name = "[[IP:]LOCAL:]CONTAINER")]
     publish: Vec<PortSpec>,
+    /// Mount a volume (name or id), `:ro` read-only; `teu volume create` makes one
+    #[arg(short, long, value_name = "VOLUME:PATH[:ro]")]
+    volume: Vec<MountSpec>,
     /// Write a local file into the container before it starts
     #[arg(long, value_name = "SRC:DEST")]
     file: Vec<FileSpec>,
@@ -107,7 +110,7 @@ pub(crate) async fn run(globals: &Globals, args: RunArgs) -> Result<ExitCode, Fa
     }
     published::check(&args.publish)?;
     let location = super::connect(globals, "run").await?;
-    let spawn = describe(&location, &args)?;
+    let spawn = mount(&location, describe(&location, &args)?, &args.volume).await?;
     let stopper = crate::signals::Interrupts::listen().map_err(Failure::Terminal)?;
     let container = tokio::select! {
         container = spawn.start() => container?,
@@ -194,7 +197,25 @@ fn describe(location: &Location, args: &RunArgs) -> Result<SpawnBuilder, Failure
     Ok(spawn.lifetime(lifetime))
 }
 
-fn find_node(location: &Location, wanted: &str) -> Result<teu::NodeId, Failure> {
+/// Adds the volumes. A missing one is not made: a slip of the pen would be a container without its
+/// data, and nobody would notice.
+async fn mount(
+    location: &Location,
+    mut spawn: SpawnBuilder,
+    mounts: &[MountSpec],
+) -> Result<SpawnBuilder, Failure> {
+    for mount in mounts {
+        let volume = super::volume::find(location, &mount.volume).await?;
+        spawn = if mount.read_only {
+            spawn.volume_read_only(&volume, &mount.path)
+        } else {
+            spawn.volume(&volume, &mount.path)
+        };
+    }
+    Ok(spawn)
+}
+
+pub(crate) fn find_node(location: &Location, wanted: &str) -> Result<teu::NodeId, Failure> {
     let nodes = location.nodes();
     let found = nodes
         .iter()

@@ -1,4 +1,4 @@
-//! How `teu run`'s values are written: sizes, variables, files.
+//! How `teu run`'s values are written: sizes, variables, files, volumes.
 
 use std::{fmt::Write as _, fs, path::PathBuf, str::FromStr};
 
@@ -78,6 +78,49 @@ impl FileSpec {
     }
 }
 
+/// `VOLUME:PATH[:ro]`: a volume by name or id, and its place in the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MountSpec {
+    pub(crate) volume: String,
+    pub(crate) path: String,
+    pub(crate) read_only: bool,
+}
+
+impl FromStr for MountSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with(['/', '.', '~']) {
+            return Err(
+                "VOLUME:PATH is expected: a volume's name, not a directory of this \
+                        machine (--file sends a file)"
+                    .to_owned(),
+            );
+        }
+        // The volume may be named `id:tag`; its place begins at the first slash.
+        let (volume, rest) = text
+            .split_once(":/")
+            .filter(|(volume, _)| !volume.is_empty())
+            .ok_or("VOLUME:PATH[:ro] is expected, PATH absolute in the container")?;
+        let (path, read_only) = match rest.rsplit_once(':') {
+            Some((path, "ro")) => (path, true),
+            Some((path, "rw")) => (path, false),
+            Some((_, other)) => return Err(format!("`:{other}` is not known: `:ro` is")),
+            None => (rest, false),
+        };
+        if path.trim_matches('/').is_empty() {
+            return Err(
+                "a volume cannot replace the container's root: name a directory".to_owned(),
+            );
+        }
+        Ok(Self {
+            volume: volume.to_owned(),
+            path: format!("/{path}"),
+            read_only,
+        })
+    }
+}
+
 /// `64m`, `2g`, `1048576`: bytes, in powers of 1024.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
@@ -127,6 +170,31 @@ mod tests {
         }
         for text in ["", "m", "-1", "1x", "99999999999t"] {
             assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn volumes() {
+        let parsed = |text: &str| {
+            let mount: MountSpec = text.parse().unwrap();
+            (mount.volume, mount.path, mount.read_only)
+        };
+        assert_eq!(parsed("db:/data"), ("db".into(), "/data".into(), false));
+        assert_eq!(parsed("db:/d/e:ro"), ("db".into(), "/d/e".into(), true));
+        assert_eq!(parsed("db:/d:rw"), ("db".into(), "/d".into(), false));
+        assert_eq!(parsed("1f2e:db:/d"), ("1f2e:db".into(), "/d".into(), false));
+        for bad in [
+            "",
+            "db",
+            "db:",
+            "db:data",
+            "/host:/data",
+            "./d:/d",
+            ":/d",
+            "db:/d:z",
+            "db:/",
+        ] {
+            assert!(bad.parse::<MountSpec>().is_err(), "{bad}");
         }
     }
 

@@ -1,0 +1,250 @@
+//! `teu volume …`: files that outlive containers, and their snapshots.
+//!
+//! What destroys data asks first: see [`destroy`]. Next: [`show`] prints, [`transfer`] moves bytes.
+
+mod destroy;
+mod parse;
+mod show;
+mod transfer;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Args, Subcommand};
+use parse::{Quota, span};
+use teu::{Location, RefusalCode, SnapshotSchedule, Tag, Volume, VolumeBuilder, VolumeInfo};
+
+use super::run::{bytes, find_node};
+use crate::{
+    args::{Globals, Listing},
+    failure::{Failure, Usage},
+    output,
+};
+
+/// Scheduled snapshots that are kept unless `--keep` says otherwise: a day of hourly ones.
+const USUAL_KEEP: u32 = 24;
+
+/// Verbs of `teu volume`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeVerb {
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls(Listing),
+    /// Make a volume
+    Create(CreateArgs),
+    /// Destroy volumes with all of their snapshots
+    Rm(destroy::RmArgs),
+    /// Keep a volume's files as they are now, under a name
+    #[command(after_help = "`teu volume snapshot --rm VOLUME SNAPSHOT…` destroys snapshots.")]
+    Snapshot(destroy::SnapshotArgs),
+    /// List a volume's snapshots, oldest first
+    Snapshots {
+        #[command(flatten)]
+        listing: Listing,
+        /// Name or id of the volume
+        volume: String,
+    },
+    /// Give a volume back the files of a snapshot, also while containers run with it
+    Rollback(destroy::RollbackArgs),
+    /// Make a volume that begins as a snapshot, without copying
+    Clone {
+        #[command(flatten)]
+        spec: SpecArgs,
+        /// Name or id of the volume
+        volume: String,
+        /// The snapshot
+        snapshot: String,
+        /// A name for the new volume
+        name: Option<String>,
+    },
+    /// Show what volumes take
+    Usage(show::UsageArgs),
+    /// Bound the bytes of a volume's files (snapshots are not counted)
+    Quota {
+        /// Name or id of the volume
+        volume: String,
+        /// Such as 2GiB; `none`: no bound
+        bytes: Quota,
+    },
+    /// Have the node make snapshots, or stop it
+    Schedule(ScheduleArgs),
+    /// Write a snapshot to a file, or to standard output with `-`
+    Export(transfer::ExportArgs),
+    /// Make a volume from an export, or bring one up to it
+    Import(transfer::ImportArgs),
+    /// Show all about volumes, as JSON
+    Inspect(show::InspectArgs),
+}
+
+/// What a new volume can be given.
+#[derive(Debug, Args)]
+pub(crate) struct SpecArgs {
+    /// The most bytes of its files, such as 2GiB (snapshots are not counted)
+    #[arg(long, visible_alias = "size", value_name = "BYTES", value_parser = bytes)]
+    quota: Option<u64>,
+    /// Make a snapshot so often, such as 1h
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    snapshot_every: Option<Duration>,
+    /// Keep so many of those (the oldest go); 24 unless told
+    #[arg(long, value_name = "COUNT", requires = "snapshot_every")]
+    keep: Option<u32>,
+    /// A label, for programs that list volumes
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+}
+
+/// Arguments of `teu volume create`.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    spec: SpecArgs,
+    /// The node to lie on (name or id); default: the location chooses
+    #[arg(long, value_name = "NODE")]
+    node: Option<String>,
+    /// Succeed if there is one of that name already, and leave it as it is
+    #[arg(long, requires = "name")]
+    ensure: bool,
+    /// A name for it
+    name: Option<String>,
+}
+
+/// Arguments of `teu volume schedule`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("when").required(true).args(["snapshot_every", "off"]))]
+pub(crate) struct ScheduleArgs {
+    /// Make a snapshot so often, such as 1h; at least 10s
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    snapshot_every: Option<Duration>,
+    /// Keep so many of those (the oldest go); 24 unless told
+    #[arg(long, value_name = "COUNT", requires = "snapshot_every")]
+    keep: Option<u32>,
+    /// No longer; those that were made stay
+    #[arg(long)]
+    off: bool,
+    /// Name or id of the volume
+    volume: String,
+}
+
+/// Runs `teu volume …`.
+pub(crate) async fn run(globals: &Globals, verb: VolumeVerb) -> Result<ExitCode, Failure> {
+    let location = super::connect(globals, "volume").await?;
+    let code = act(&location, verb).await;
+    location.close().await;
+    code
+}
+
+async fn act(location: &Location, verb: VolumeVerb) -> Result<ExitCode, Failure> {
+    match verb {
+        VolumeVerb::Ls(listing) => show::list(location, listing)?,
+        VolumeVerb::Create(args) => create(location, args).await?,
+        VolumeVerb::Rm(args) => return destroy::rm(location, args).await,
+        VolumeVerb::Snapshot(args) => return destroy::snapshot(location, args).await,
+        VolumeVerb::Snapshots { listing, volume } => {
+            show::snapshots(&find(location, &volume).await?, listing).await?;
+        }
+        VolumeVerb::Rollback(args) => return destroy::rollback(location, args).await,
+        VolumeVerb::Clone {
+            spec,
+            volume,
+            snapshot,
+            name,
+        } => {
+            let of = find(location, &volume).await?;
+            let builder = described(of.clone_from(snapshot), &spec);
+            tell(&named(builder, name)?.await?)?;
+        }
+        VolumeVerb::Usage(args) => show::usage(location, args).await?,
+        VolumeVerb::Quota { volume, bytes } => {
+            find(location, &volume).await?.set_quota(bytes.0).await?;
+            output::line(&volume)?;
+        }
+        VolumeVerb::Schedule(args) => {
+            let schedule =
+                args.snapshot_every
+                    .filter(|_| !args.off)
+                    .map(|every| SnapshotSchedule {
+                        every_s: every.as_secs(),
+                        keep: args.keep.unwrap_or(USUAL_KEEP),
+                    });
+            let volume = find(location, &args.volume).await?;
+            volume.set_schedule(schedule).await?;
+            output::line(&args.volume)?;
+        }
+        VolumeVerb::Export(args) => return transfer::export(location, args).await,
+        VolumeVerb::Import(args) => return transfer::import(location, args).await,
+        VolumeVerb::Inspect(args) => show::inspect(location, args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn create(location: &Location, args: CreateArgs) -> Result<(), Failure> {
+    let builder = match &args.name {
+        Some(name) if args.ensure => location.ensure_volume(name),
+        _ => named(location.create_volume(), args.name)?,
+    };
+    let mut builder = described(builder, &args.spec);
+    if let Some(node) = &args.node {
+        builder = builder.node(find_node(location, node)?);
+    }
+    tell(&builder.await?)
+}
+
+fn named(builder: VolumeBuilder, name: Option<String>) -> Result<VolumeBuilder, Failure> {
+    Ok(match name {
+        Some(name) => builder.tag(name)?,
+        None => builder,
+    })
+}
+
+fn described(mut builder: VolumeBuilder, spec: &SpecArgs) -> VolumeBuilder {
+    if let Some(bytes) = spec.quota {
+        builder = builder.quota(bytes);
+    }
+    if let Some(every) = spec.snapshot_every {
+        builder = builder.schedule(every, spec.keep.unwrap_or(USUAL_KEEP));
+    }
+    for label in &spec.label {
+        let (key, value) = label.split_once('=').unwrap_or((label, ""));
+        builder = builder.label(key, value);
+    }
+    builder
+}
+
+/// A new volume's name, or its id if it has none: what the next command needs.
+fn tell(volume: &Volume) -> Result<(), Failure> {
+    let tag = volume.tag();
+    output::line(&tag.map_or_else(|| volume.id().to_string(), |tag| tag.to_string()))
+}
+
+/// What people call it.
+pub(crate) fn name(info: &VolumeInfo) -> String {
+    let tag = info.spec.tag.as_ref();
+    tag.map_or_else(|| info.id.short(), ToString::to_string)
+}
+
+/// The volume of that name or id.
+pub(crate) async fn find(location: &Location, name: &str) -> Result<Volume, Failure> {
+    match location.volume(name).await {
+        Err(error) if error.code() == Some(RefusalCode::NotFound) => {
+            let what = format!("there is no volume `{name}`");
+            Err(Usage::new(what, suggestion(name, &location.volumes())).into())
+        }
+        found => Ok(found?),
+    }
+}
+
+fn suggestion(wanted: &str, volumes: &[VolumeInfo]) -> String {
+    let tags = volumes.iter().filter_map(|info| info.spec.tag.as_ref());
+    let meant = super::most_alike(wanted, tags.map(Tag::as_str));
+    let meant = meant.map(|tag| format!("did you mean `{tag}`? "));
+    let make = match wanted.parse::<Tag>() {
+        Ok(tag) => format!("`teu volume create {tag}` makes one, "),
+        Err(_) => String::new(),
+    };
+    format!(
+        "{}{make}`teu volume ls` lists those that there are",
+        meant.unwrap_or_default()
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! What destroys data: rm, rollback, removal of snapshots. It is said what will be gone, and asked.
+//!
+//! Invariant: nothing is destroyed without `--yes` or a yes on a terminal; `--dry-run` destroys
+//! nothing and prints the same list.
+
+use std::{
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use clap::Args;
+use teu::{Location, SnapshotInfo, Volume, VolumeState};
+
+use super::{find, name, show};
+use crate::{
+    failure::{self, Failure, Usage},
+    output,
+};
+
+/// Options of every verb that destroys data.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Consent {
+    /// Only print what would be destroyed
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+}
+
+impl Consent {
+    pub(super) const fn is_dry_run(self) -> bool {
+        self.dry_run
+    }
+
+    pub(super) const fn is_yes(self) -> bool {
+        self.yes
+    }
+
+    /// Says what will be gone, and asks if that is meant. False: it is not to be done.
+    pub(super) fn given(self, gone: &[String]) -> Result<bool, Failure> {
+        if self.dry_run {
+            output::line(&format!("would destroy:\n{}", gone.join("\n")))?;
+            return Ok(false);
+        }
+        if self.yes {
+            return Ok(true);
+        }
+        if !io::stdin().is_terminal() {
+            return Err(Usage::new(
+                "this destroys data, and nobody can be asked: standard input is not a terminal",
+                "--dry-run prints what would be destroyed; --yes destroys it",
+            )
+            .into());
+        }
+        let text = output::harmless(&format!("this destroys:\n{}\n", gone.join("\n")));
+        let mut stderr = io::stderr();
+        let asked = write!(stderr, "{text}Go on? [y/N] ").and_then(|()| stderr.flush());
+        asked.map_err(Failure::Terminal)?;
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        read.map_err(Failure::Terminal)?;
+        if is_yes(&answer) {
+            return Ok(true);
+        }
+        Err(Usage::new("nothing was destroyed", "answer `y`, or use --yes").into())
+    }
+}
+
+pub(super) fn is_yes(answer: &str) -> bool {
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
+
+/// Arguments of `teu volume rm`.
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    #[command(flatten)]
+    consent: Consent,
+    /// Names or ids
+    #[arg(required = true)]
+    volumes: Vec<String>,
+}
+
+/// Arguments of `teu volume snapshot`.
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotArgs {
+    /// Destroy these snapshots instead of making one
+    #[arg(long)]
+    rm: bool,
+    #[command(flatten)]
+    consent: Consent,
+    /// Name or id of the volume
+    volume: String,
+    /// The snapshot's name
+    #[arg(required = true)]
+    snapshots: Vec<String>,
+}
+
+/// Arguments of `teu volume rollback`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What was written since the snapshot is lost. Containers that have the volume mounted go on running and
+see the snapshot's files. While a program has a file of the volume open, it is refused.")]
+pub(crate) struct RollbackArgs {
+    /// Destroy the snapshots that were made after this one; else it is refused if there are any
+    #[arg(long)]
+    discard_later: bool,
+    /// Go on although programs have files open; what they have open goes stale
+    #[arg(short, long)]
+    force: bool,
+    #[command(flatten)]
+    consent: Consent,
+    /// Name or id of the volume
+    volume: String,
+    /// The snapshot to go back to
+    snapshot: String,
+}
+
+/// `teu volume rm`.
+pub(super) async fn rm(location: &Location, args: RmArgs) -> Result<ExitCode, Failure> {
+    let mut volumes = Vec::new();
+    for wanted in &args.volumes {
+        volumes.push((wanted, find(location, wanted).await?));
+    }
+    let mut gone = Vec::new();
+    if !args.consent.yes {
+        for (_, volume) in &volumes {
+            gone.push(whole(volume).await?);
+        }
+    }
+    let mut code = ExitCode::SUCCESS;
+    if args.consent.given(&gone)? {
+        for (wanted, volume) in &volumes {
+            match volume.destroy().await {
+                Ok(()) => output::line(wanted)?,
+                Err(error) => code = failure::report(&error.into()),
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// A volume with all that it holds.
+async fn whole(volume: &Volume) -> Result<String, Failure> {
+    let info = volume.info();
+    let called = format!("  volume `{}` ({})", name(&info), info.id.short());
+    if info.state != VolumeState::Ready {
+        let state = show::state(info.state);
+        return Ok(format!("{called}: {state}, so its size is not known"));
+    }
+    let usage = volume.usage().await?;
+    let files = output::bytes(usage.referenced_bytes);
+    let snapshots = match usage.snapshots {
+        0 => "no snapshots".to_owned(),
+        count => {
+            let all = volume.snapshots().await?;
+            let kept = output::bytes(usage.snapshots_bytes);
+            format!("{count} snapshots with {kept} ({})", names(&all))
+        }
+    };
+    Ok(format!("{called}: {files} of files, {snapshots}"))
+}
+
+fn names(snapshots: &[SnapshotInfo]) -> String {
+    let names: Vec<&str> = snapshots.iter().map(|one| one.name.as_str()).collect();
+    names.join(", ")
+}
+
+/// `teu volume snapshot`.
+pub(super) async fn snapshot(location: &Location, args: SnapshotArgs) -> Result<ExitCode, Failure> {
+    let volume = find(location, &args.volume).await?;
+    if args.rm {
+        return remove_snapshots(&volume, &args).await;
+    }
+    if args.consent.dry_run {
+        return Err(Usage::new(
+            "making a snapshot destroys nothing, so there is nothing to try",
+            "--dry-run goes with --rm",
+        )
+        .into());
+    }
+    for snapshot in &args.snapshots {
+        volume.snapshot(snapshot).await?;
+        output::line(snapshot)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn remove_snapshots(volume: &Volume, args: &SnapshotArgs) -> Result<ExitCode, Failure> {
+    let known = volume.snapshots().await?;
+    let mut gone = Vec::new();
+    for wanted in &args.snapshots {
+        gone.push(line_of(found(volume, &known, wanted)?));
+    }
+    if args.consent.given(&gone)? {
+        for snapshot in &args.snapshots {
+            volume.destroy_snapshot(snapshot).await?;
+            output::line(snapshot)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The snapshot of that name, or one that may have been meant.
+fn found<'a>(
+    volume: &Volume,
+    known: &'a [SnapshotInfo],
+    wanted: &str,
+) -> Result<&'a SnapshotInfo, Failure> {
+    if let Some(found) = known.iter().find(|one| one.name.as_str() == wanted) {
+        return Ok(found);
+    }
+    let of = name(&volume.info());
+    let names = known.iter().map(|one| one.name.as_str());
+    let meant = crate::verbs::most_alike(wanted, names)
+        .map(|name| format!("did you mean `{name}`? "))
+        .unwrap_or_default();
+    Err(Usage::new(
+        format!("volume `{of}` has no snapshot `{wanted}`"),
+        format!("{meant}`teu volume snapshots {of}` lists them"),
+    )
+    .into())
+}
+
+fn line_of(snapshot: &SnapshotInfo) -> String {
+    format!(
+        "  snapshot `{}`, {} old: {} of its own",
+        snapshot.name,
+        output::ago(snapshot.created_ms),
+        output::bytes(snapshot.exclusive_bytes)
+    )
+}
+
+/// `teu volume rollback`.
+pub(super) async fn rollback(location: &Location, args: RollbackArgs) -> Result<ExitCode, Failure> {
+    let volume = find(location, &args.volume).await?;
+    let known = volume.snapshots().await?;
+    found(&volume, &known, &args.snapshot)?;
+    let (target, later) = split(&known, &args.snapshot);
+    if !later.is_empty() && !args.discard_later {
+        let of = name(&volume.info());
+        return Err(Usage::new(
+            format!(
+                "`{}` is not the newest snapshot of volume `{of}`: going back to it destroys the later \
+                 ones ({})",
+                args.snapshot,
+                names(later)
+            ),
+            "add --discard-later if they may go; `teu volume clone` keeps everything",
+        )
+        .into());
+    }
+    let mut gone = Vec::new();
+    if !args.consent.yes {
+        gone = lost(&volume, target).await?;
+        gone.extend(later.iter().map(line_of));
+    }
+    if args.consent.given(&gone)? {
+        let mut builder = volume.rollback(&args.snapshot);
+        if args.discard_later {
+            builder = builder.discard_later();
+        }
+        if args.force {
+            builder = builder.force();
+        }
+        builder.await?;
+        output::line(&args.volume)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a tree loses that becomes a snapshot's again.
+pub(super) async fn lost(
+    volume: &Volume,
+    target: Option<&SnapshotInfo>,
+) -> Result<Vec<String>, Failure> {
+    let usage = volume.usage().await?;
+    let since = target.map_or_else(String::new, |one| {
+        format!(
+            " since snapshot `{}`, {} ago",
+            one.name,
+            output::ago(one.created_ms)
+        )
+    });
+    Ok(vec![format!(
+        "  what was written to volume `{}`{since}: at most {}",
+        name(&volume.info()),
+        output::bytes(usage.exclusive_bytes)
+    )])
+}
+
+/// The snapshot of that name, and those after it.
+pub(super) fn split<'a>(
+    known: &'a [SnapshotInfo],
+    wanted: &str,
+) -> (Option<&'a SnapshotInfo>, &'a [SnapshotInfo]) {
+    let at = known.iter().position(|one| one.name.as_str() == wanted);
+    match at {
+        Some(at) => (known.get(at), known.get(at + 1..).unwrap_or_default()),
+        None => (None, &[]),
+    }
+}

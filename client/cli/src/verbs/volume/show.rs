@@ -1,0 +1,218 @@
+//! Printing volumes, their snapshots, and what they take: exact in JSON, readable in tables.
+
+use clap::Args;
+use serde::Serialize;
+use teu::{Location, SnapshotInfo, Volume, VolumeInfo, VolumeState, VolumeUsage};
+
+use super::{find, name};
+use crate::{
+    args::{Format, Listing},
+    failure::Failure,
+    output,
+};
+
+/// Arguments of `teu volume usage`.
+#[derive(Debug, Args)]
+pub(crate) struct UsageArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Names or ids
+    #[arg(required = true)]
+    volumes: Vec<String>,
+}
+
+/// Arguments of `teu volume inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Accepted for symmetry: the output is always JSON
+    #[arg(long, value_parser = ["json"], default_value = "json", hide = true)]
+    format: String,
+    /// Names or ids
+    #[arg(required = true)]
+    volumes: Vec<String>,
+}
+
+/// A volume as JSON: the location's own record, and names for ids.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    info: &'a VolumeInfo,
+    node_name: String,
+    /// Containers by name, or short id if they have none or are another session's.
+    used_by_names: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Detail<'a> {
+    #[serde(flatten)]
+    row: Row<'a>,
+    /// Nothing while its node cannot be asked.
+    snapshots: Option<Vec<SnapshotInfo>>,
+    usage: Option<VolumeUsage>,
+}
+
+#[derive(Debug, Serialize)]
+struct Taken {
+    name: String,
+    id: teu::VolumeId,
+    #[serde(flatten)]
+    usage: VolumeUsage,
+}
+
+fn row<'a>(location: &Location, info: &'a VolumeInfo) -> Row<'a> {
+    let containers = location.containers();
+    let named = |id: &teu::ContainerId| {
+        let tag = containers
+            .iter()
+            .find(|container| container.id == *id)
+            .and_then(|container| container.tag.as_ref());
+        tag.map_or_else(|| id.short(), ToString::to_string)
+    };
+    let node = location.node(info.node);
+    Row {
+        info,
+        node_name: node.map(|node| node.name).unwrap_or_default(),
+        used_by_names: info.used_by.iter().map(named).collect(),
+    }
+}
+
+/// `teu volume ls`.
+pub(super) fn list(location: &Location, listing: Listing) -> Result<(), Failure> {
+    let mut volumes = location.volumes();
+    volumes.sort_by_key(|info| std::cmp::Reverse(info.created_ms));
+    let rows: Vec<Row<'_>> = volumes.iter().map(|info| row(location, info)).collect();
+    match (listing.quiet, listing.format) {
+        (true, _) => rows
+            .iter()
+            .try_for_each(|row| output::line(&row.info.id.to_string())),
+        (false, Format::Json) => output::json(&rows),
+        (false, Format::Table) => {
+            let header = [
+                "NAME",
+                "ID",
+                "NODE",
+                "STATE",
+                "QUOTA",
+                "SNAPSHOTS",
+                "CREATED",
+                "USED BY",
+            ];
+            output::table(&header, rows.iter().map(cells).collect())
+        }
+    }
+}
+
+fn cells(row: &Row<'_>) -> Vec<String> {
+    let spec = &row.info.spec;
+    let none = || "-".to_owned();
+    vec![
+        spec.tag.as_ref().map_or_else(none, ToString::to_string),
+        row.info.id.short(),
+        row.node_name.clone(),
+        state(row.info.state).to_owned(),
+        spec.quota_bytes.map_or_else(none, output::bytes),
+        spec.schedule.map_or_else(none, |schedule| {
+            let every = output::span(std::time::Duration::from_secs(schedule.every_s));
+            format!("every {every}, {} kept", schedule.keep)
+        }),
+        format!("{} ago", output::ago(row.info.created_ms)),
+        row.used_by_names.join(", "),
+    ]
+}
+
+/// A state in words.
+pub(super) const fn state(state: VolumeState) -> &'static str {
+    match state {
+        VolumeState::Ready => "ready",
+        VolumeState::NodeLost => "node lost",
+        VolumeState::Faulted => "faulted",
+        VolumeState::Missing => "missing",
+    }
+}
+
+/// `teu volume snapshots`.
+pub(super) async fn snapshots(volume: &Volume, listing: Listing) -> Result<(), Failure> {
+    let snapshots = volume.snapshots().await?;
+    match (listing.quiet, listing.format) {
+        (true, _) => snapshots
+            .iter()
+            .try_for_each(|snapshot| output::line(snapshot.name.as_str())),
+        (false, Format::Json) => output::json(&snapshots),
+        (false, Format::Table) => {
+            let rows = snapshots.iter().map(|snapshot| {
+                vec![
+                    snapshot.name.to_string(),
+                    format!("{} ago", output::ago(snapshot.created_ms)),
+                    output::bytes(snapshot.referenced_bytes),
+                    output::bytes(snapshot.exclusive_bytes),
+                ]
+            });
+            output::table(&["NAME", "CREATED", "SIZE", "OWN BYTES"], rows.collect())
+        }
+    }
+}
+
+/// `teu volume usage`.
+pub(super) async fn usage(location: &Location, args: UsageArgs) -> Result<(), Failure> {
+    let mut all = Vec::new();
+    for wanted in &args.volumes {
+        let volume = find(location, wanted).await?;
+        all.push(Taken {
+            name: name(&volume.info()),
+            id: volume.id(),
+            usage: volume.usage().await?,
+        });
+    }
+    if args.format == Format::Json {
+        return output::json(&all);
+    }
+    let rows = all.iter().map(|Taken { name, usage, .. }| {
+        vec![
+            name.clone(),
+            output::bytes(usage.referenced_bytes),
+            output::bytes(usage.exclusive_bytes),
+            format!(
+                "{} in {}",
+                output::bytes(usage.snapshots_bytes),
+                usage.snapshots
+            ),
+            usage
+                .quota_bytes
+                .map_or_else(|| "-".to_owned(), output::bytes),
+            output::bytes(usage.available_bytes),
+        ]
+    });
+    let header = [
+        "NAME",
+        "FILES",
+        "OWN BYTES",
+        "SNAPSHOTS",
+        "QUOTA",
+        "AVAILABLE",
+    ];
+    output::table(&header, rows.collect())
+}
+
+/// `teu volume inspect`.
+pub(super) async fn inspect(location: &Location, args: InspectArgs) -> Result<(), Failure> {
+    let mut infos = Vec::new();
+    for wanted in &args.volumes {
+        let volume = find(location, wanted).await?;
+        // One that cannot be served now is shown all the same.
+        let (snapshots, usage) = match volume.info().state {
+            VolumeState::Ready => (volume.snapshots().await.ok(), volume.usage().await.ok()),
+            _ => (None, None),
+        };
+        infos.push((volume.info(), snapshots, usage));
+    }
+    let details: Vec<Detail<'_>> = infos
+        .iter()
+        .map(|(info, snapshots, usage)| Detail {
+            row: row(location, info),
+            snapshots: snapshots.clone(),
+            usage: *usage,
+        })
+        .collect();
+    output::json(&details)
+}

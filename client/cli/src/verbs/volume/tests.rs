@@ -1,0 +1,144 @@
+//! Which command lines of `teu volume` parse, and as what.
+
+use clap::Parser as _;
+use teu::{SnapshotInfo, VolumeInfo};
+
+use super::{destroy::split, *};
+use crate::args::{Cli, Verb};
+
+fn parsed(line: &str) -> Result<VolumeVerb, String> {
+    let words = ["teu", "volume"].into_iter().chain(line.split(' '));
+    match Cli::try_parse_from(words)
+        .map_err(|error| error.to_string())?
+        .verb
+    {
+        Verb::Volume(verb) => Ok(verb),
+        _ => Err("another verb".to_owned()),
+    }
+}
+
+#[test]
+fn lines_of_the_tutorial_parse() {
+    for line in [
+        "create books",
+        "create",
+        "create db --size 2GiB --snapshot-every 1h --keep 24 --node one --ensure",
+        "ls",
+        "list --format json",
+        "snapshot books before",
+        "snapshot --rm books before after --dry-run",
+        "rollback books before --discard-later --force -y",
+        "clone books before trial",
+        "clone books before --quota 1g",
+        "schedule books --snapshot-every 1h --keep 24",
+        "schedule books --off",
+        "snapshots books -q",
+        "usage books trial --format json",
+        "quota books none",
+        "export books two --base one file",
+        "export books one -",
+        "import file to --node n --quota 1g",
+        "import --into --yes - to",
+        "inspect books",
+        "rm -y books trial",
+    ] {
+        assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line));
+    }
+}
+
+#[test]
+fn lines_that_make_no_sense_are_refused() {
+    for line in [
+        "create db --keep 3",
+        "create --ensure",
+        "create db --quota lots",
+        "schedule books",
+        "schedule books --off --snapshot-every 1h",
+        "schedule books --snapshot-every 5s",
+        "rm",
+        "rm --yes --dry-run db",
+        "snapshot books",
+        "rollback books",
+        "quota books",
+        "import --into file",
+        "import --into file to --quota 1g",
+        "export books one",
+    ] {
+        assert!(parsed(line).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn a_size_is_a_quota() {
+    let Ok(VolumeVerb::Create(args)) = parsed("create db --size 2GiB --snapshot-every 1h") else {
+        panic!("create is expected");
+    };
+    assert_eq!(args.spec.quota, Some(2 << 30));
+    assert_eq!(args.spec.snapshot_every, Some(Duration::from_secs(3600)));
+    assert_eq!(args.name.as_deref(), Some("db"));
+}
+
+#[test]
+fn a_missing_volume_can_be_made_or_was_called_otherwise() {
+    let volumes = [volume("database")];
+    assert_eq!(
+        suggestion("databse", &volumes),
+        "did you mean `database`? `teu volume create databse` makes one, \
+         `teu volume ls` lists those that there are"
+    );
+    assert_eq!(
+        suggestion("not a name", &[]),
+        "`teu volume ls` lists those that there are"
+    );
+}
+
+#[test]
+fn later_snapshots_are_those_after_the_wanted_one() {
+    let known = ["a", "b", "c"].map(snapshot);
+    let later = |wanted| {
+        let (target, later) = split(&known, wanted);
+        let names: Vec<&str> = later.iter().map(|one| one.name.as_str()).collect();
+        (target.is_some(), names.concat())
+    };
+    assert_eq!(later("a"), (true, "bc".to_owned()));
+    assert_eq!(later("c"), (true, String::new()));
+    assert_eq!(later("x"), (false, String::new()));
+}
+
+#[test]
+fn only_a_yes_is_a_yes() {
+    assert!(
+        ["y\n", "Y\n", "yes\n", " Yes "]
+            .into_iter()
+            .all(destroy::is_yes)
+    );
+    assert!(
+        !["", "\n", "n\n", "yep\n", "yy"]
+            .into_iter()
+            .any(destroy::is_yes)
+    );
+}
+
+fn snapshot(name: &str) -> SnapshotInfo {
+    SnapshotInfo {
+        name: name.parse().unwrap(),
+        created_ms: 0,
+        referenced_bytes: 0,
+        exclusive_bytes: 0,
+    }
+}
+
+fn volume(tag: &str) -> VolumeInfo {
+    VolumeInfo {
+        id: teu::VolumeId::from_bytes([1; 16]),
+        node: teu::NodeId::from_bytes([1; 16]),
+        created_ms: 0,
+        spec: teu::VolumeSpec {
+            tag: Some(tag.parse().unwrap()),
+            ..teu::VolumeSpec::default()
+        },
+        origin: None,
+        state: teu::VolumeState::Ready,
+        used_by: Vec::new(),
+    }
+}
