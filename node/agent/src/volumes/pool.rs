@@ -8,6 +8,21 @@
 //! * nothing outside of the pool's own directory or parent dataset is touched.
 //!
 //! All methods block: call them off the event loop.
+//!
+//! Next: [`open`] for how one is chosen, `pool/btrfs.rs` and `pool/zfs.rs` for the two there are.
+
+mod btrfs;
+mod choice;
+mod command;
+pub mod failpoints;
+mod loop_file;
+mod record_file;
+mod zfs;
+
+pub use btrfs::BtrfsPool;
+pub use choice::{Opened, ParsePoolChoiceError, PoolChoice, open};
+pub use loop_file::LoopLimits;
+pub use zfs::ZfsPool;
 
 use std::{fmt, os::fd::OwnedFd, path::PathBuf};
 

@@ -1,0 +1,1 @@
+//! A file that is whole or as before.

@@ -1,0 +1,2 @@
+//! The conformance suite of pools; see below.
+fn main() {}
