@@ -4,11 +4,11 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
 use teu_protocol::{
-    ids::{AttachmentId, ContainerId, NodeId, RequestId, SessionId, StreamId},
+    ids::{AttachmentId, ContainerId, NodeId, RequestId, SessionId, StreamId, VolumeId},
     message::{
         Channel, ClientToMaster, ContainerInfo, ContainerState, Initiate, MasterToClient, Offer,
         Ready, Refusal, RefusalCode, Reply, ReplyBody, Request, RequestBody, ResourceLimits, Role,
-        SessionAsk, SessionLimits, StreamEnd, StreamFrame,
+        SessionAsk, SessionLimits, StreamEnd, StreamFrame, VolumeInfo, VolumeSpec, VolumeState,
     },
 };
 use tokio::sync::{mpsc, oneshot};
@@ -143,6 +143,16 @@ pub(crate) struct FarEnd {
 }
 
 impl FarEnd {
+    /// Takes the place of one that is dropped.
+    pub(crate) fn unconnected() -> Self {
+        let (to_client, _) = mpsc::unbounded_channel();
+        let (_, from_client) = mpsc::unbounded_channel();
+        Self {
+            to_client,
+            from_client,
+        }
+    }
+
     pub(crate) fn say(&self, message: MasterToClient, bulk: Vec<Bytes>) {
         let _ = self.to_client.send((message, bulk));
     }
@@ -183,7 +193,8 @@ impl FarEnd {
         let (stream, window) = match &body {
             RequestBody::Attach { stream, window, .. }
             | RequestBody::Logs { stream, window, .. }
-            | RequestBody::Tunnel { stream, window, .. } => (*stream, *window),
+            | RequestBody::Tunnel { stream, window, .. }
+            | RequestBody::ExportVolume { stream, window, .. } => (*stream, *window),
             other => panic!("a stream was expected, not {other:?}"),
         };
         self.reply(id, Ok(ReplyBody::Opened { window: credit }));
@@ -253,6 +264,18 @@ pub(crate) fn container_info() -> ContainerInfo {
         limits: ResourceLimits::default(),
         allowed_from: Vec::new(),
         volumes: Vec::new(),
+    }
+}
+
+pub(crate) fn volume_info() -> VolumeInfo {
+    VolumeInfo {
+        id: VolumeId::from_bytes([8; 16]),
+        node: NodeId::from_bytes([1; 16]),
+        created_ms: 0,
+        spec: VolumeSpec::default(),
+        origin: None,
+        state: VolumeState::Ready,
+        used_by: Vec::new(),
     }
 }
 

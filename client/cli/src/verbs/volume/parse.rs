@@ -32,9 +32,9 @@ pub(crate) fn span(text: &str) -> Result<Duration, String> {
         _ => return Err(expected()),
     };
     let count: u64 = text
-        .trim_end_matches(unit)
-        .parse()
-        .map_err(|_| expected())?;
+        .strip_suffix(unit)
+        .and_then(|count| count.parse().ok())
+        .ok_or_else(expected)?;
     let span = count.checked_mul(seconds).ok_or_else(expected)?;
     if span < 10 {
         return Err("snapshots can be made every 10s or less often".to_owned());
