@@ -4,13 +4,20 @@
 //! container's sake, and nothing in here decides; plans come from `teu-node-core`.
 //! Next: `names` for what everything is called, `net` for the network.
 
+pub mod btrfs;
 pub mod cgroup;
 pub mod fork;
+pub mod fs_user;
+pub mod holders;
 pub mod idmap;
+pub mod mount_ns;
+pub mod mount_table;
 pub mod names;
 pub mod namespaces;
 pub mod net;
 pub mod netns;
+#[cfg(feature = "zfs-core")]
+pub mod nvlist;
 pub mod oci;
 pub mod pty;
 pub mod rootfs;

@@ -1,0 +1,266 @@
+//! ZFS through `libzfs_core`: one ioctl for what the `zfs` command starts a process for.
+//!
+//! Owner: the ZFS pool, which asks here first and, if this fails for whatever reason, says the same to
+//! the command, whose words it understands. That is sound because each call here is one transaction
+//! of the kernel: it is done, or nothing is. Invariants: a call that hangs (a suspended pool) costs one
+//! deadline, and every later call fails at once until it is gone; only parts of the crate
+//! `zfs-core` are called that docs/decisions/0012-zfs-core.md found sound.
+//! Next: `command.rs`.
+
+use std::{
+    ffi::CString,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use nvpair::NvList;
+use zfs_core::{DataSetType, Zfs};
+
+use crate::sys::nvlist;
+
+/// How long a call may take. A healthy pool commits within seconds.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// The library, with `/dev/zfs` open.
+#[derive(Debug, Clone)]
+pub(super) struct Core {
+    zfs: Arc<Zfs>,
+    stuck: Arc<AtomicUsize>,
+}
+
+/// A property as the `zfs` command would be told it: `("refquota", "1048576")`.
+pub(super) type Property<'a> = (&'a str, &'a str);
+
+impl Core {
+    /// Opens it. Fails if the kernel has no OpenZFS.
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self {
+            zfs: Arc::new(Zfs::new()?),
+            stuck: Arc::default(),
+        })
+    }
+
+    /// `zfs create -o … dataset`, not mounted.
+    pub(super) fn create(&self, dataset: &str, properties: &[Property<'_>]) -> io::Result<()> {
+        let (dataset, properties) = (text(dataset)?, Values::read(properties)?);
+        self.call(move |zfs| zfs.create(&*dataset, DataSetType::Zfs, &properties.list()?))
+    }
+
+    /// `zfs clone -o … snapshot dataset`, not mounted.
+    pub(super) fn clone_snapshot(
+        &self,
+        snapshot: &str,
+        dataset: &str,
+        properties: &[Property<'_>],
+    ) -> io::Result<()> {
+        let (snapshot, dataset) = (text(snapshot)?, text(dataset)?);
+        let properties = Values::read(properties)?;
+        self.call(move |zfs| {
+            let mut properties = properties.list()?;
+            zfs.clone_dataset(&*dataset, &*snapshot, &mut properties)
+        })
+    }
+
+    /// `zfs snapshot dataset@name`.
+    pub(super) fn snapshot(&self, snapshot: &str) -> io::Result<()> {
+        let snapshot = text(snapshot)?;
+        self.call(move |zfs| {
+            // Only its being there is looked at: reading such a list of errors may panic.
+            let done = zfs.snapshot([&*snapshot]);
+            done.map_err(|error| match error {
+                zfs_core::Error::Io { source } => source,
+                zfs_core::Error::List { .. } => io::Error::other("the snapshot was refused"),
+            })
+        })
+    }
+
+    /// `zfs rollback snapshot`: refused if there are younger ones. Mounts stay and show the old tree.
+    pub(super) fn roll_back(&self, snapshot: &str) -> io::Result<()> {
+        let dataset = snapshot.split('@').next().unwrap_or_default();
+        let (dataset, snapshot) = (text(dataset)?, text(snapshot)?);
+        self.call(move |zfs| zfs.rollback_to(&*dataset, &*snapshot))
+    }
+
+    /// `zfs destroy name` of a dataset that is not mounted and has nothing below it, or of a snapshot
+    /// without clones. Whatever else is refused.
+    pub(super) fn destroy(&self, name: &str) -> io::Result<()> {
+        let name = text(name)?;
+        self.call(move |zfs| zfs.destroy(&*name))
+    }
+
+    /// `zfs rename from to` of a dataset that is not mounted.
+    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (text(from)?, text(to)?);
+        self.call(move |zfs| zfs.rename(&*from, &*to))
+    }
+
+    /// Calls on a thread of its own, because nothing can end a call that hangs in the kernel.
+    fn call<F>(&self, run: F) -> io::Result<()>
+    where
+        F: FnOnce(&Zfs) -> io::Result<()> + Send + 'static,
+    {
+        if self.stuck.load(Ordering::Relaxed) > 0 {
+            return Err(io::Error::from(io::ErrorKind::TimedOut));
+        }
+        let (zfs, stuck) = (Arc::clone(&self.zfs), Arc::clone(&self.stuck));
+        let (done, wait) = mpsc::channel();
+        stuck.fetch_add(1, Ordering::Relaxed);
+        let thread = thread::Builder::new().name("libzfs_core".to_owned());
+        let spawned = thread.spawn(move || {
+            let result = run(&zfs);
+            stuck.fetch_sub(1, Ordering::Relaxed);
+            let _ = done.send(result);
+        });
+        if let Err(error) = spawned {
+            self.stuck.fetch_sub(1, Ordering::Relaxed);
+            return Err(error);
+        }
+        match wait.recv_timeout(DEADLINE) {
+            Ok(result) => result,
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        }
+    }
+}
+
+fn text(text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(io::Error::other)
+}
+
+/// Properties as the kernel takes them. Lists of the library cannot go to another thread, these can.
+#[derive(Debug)]
+struct Values(Vec<(CString, Value)>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Value {
+    Text(CString),
+    Number(u64),
+}
+
+impl Values {
+    fn read(properties: &[Property<'_>]) -> io::Result<Self> {
+        let one = |&(name, value): &Property<'_>| Ok((text(name)?, Value::read(name, value)?));
+        properties
+            .iter()
+            .map(one)
+            .collect::<io::Result<_>>()
+            .map(Self)
+    }
+
+    fn list(&self) -> io::Result<NvList> {
+        let mut list = NvList::try_new()?;
+        for (name, value) in &self.0 {
+            match value {
+                Value::Text(value) => list.insert(&**name, &**value)?,
+                Value::Number(value) => nvlist::add_number(&mut list, name, *value)?,
+            }
+        }
+        Ok(list)
+    }
+}
+
+impl Value {
+    /// What a property's words mean to the kernel, for those that volumes have.
+    fn read(name: &str, value: &str) -> io::Result<Self> {
+        let unknown = || io::Error::from(io::ErrorKind::Unsupported);
+        Ok(match (name, value) {
+            ("mountpoint", _) => Self::Text(text(value)?),
+            // A property of a user's own making has a colon in its name.
+            _ if name.contains(':') => Self::Text(text(value)?),
+            ("refquota" | "quota", "none") => Self::Number(0),
+            ("refquota" | "quota", _) => Self::Number(value.parse().map_err(|_| unknown())?),
+            ("canmount", "off") => Self::Number(0),
+            ("canmount", "on") => Self::Number(1),
+            ("canmount", "noauto") => Self::Number(2),
+            _ => return Err(unknown()),
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_are_read_as_the_kernel_takes_them() {
+        assert_eq!(Value::read("canmount", "noauto").unwrap(), Value::Number(2));
+        assert_eq!(Value::read("refquota", "none").unwrap(), Value::Number(0));
+        assert_eq!(
+            Value::read("refquota", "4096").unwrap(),
+            Value::Number(4096)
+        );
+        assert_eq!(
+            Value::read("teu:record", "x").unwrap(),
+            Value::Text(text("x").unwrap())
+        );
+        for (name, value) in [
+            ("refquota", "4K"),
+            ("canmount", "maybe"),
+            ("compression", "lz4"),
+        ] {
+            assert!(Value::read(name, value).is_err(), "{name}={value}");
+        }
+    }
+
+    /// Runs where there is OpenZFS: `TEU_TEST_POOL=zfs:<dataset>`, as in the guest of deploy/vm.
+    #[test]
+    fn the_library_does_what_the_command_would() {
+        let Ok(pool) = std::env::var("TEU_TEST_POOL") else {
+            eprintln!("skipped: TEU_TEST_POOL names no ZFS dataset");
+            return;
+        };
+        let core = Core::open().unwrap();
+        let parent = pool.strip_prefix("zfs:").unwrap();
+        let name = |end: &str| format!("{parent}/core-{}{end}", std::process::id());
+        let zfs = |arguments: &[&str]| {
+            let done = std::process::Command::new("zfs")
+                .args(arguments)
+                .output()
+                .unwrap();
+            String::from_utf8(done.stdout).unwrap().trim().to_owned()
+        };
+        let errno = |done: io::Result<()>| done.unwrap_err().raw_os_error();
+        let properties = [
+            ("mountpoint", "none"),
+            ("canmount", "noauto"),
+            ("refquota", "4194304"),
+            ("teu:record", "r"),
+        ];
+
+        core.create(&name(""), &properties).unwrap();
+        let get = |property: &str| zfs(&["get", "-Hpo", "value", property, &name("")]);
+        assert_eq!(
+            [get("canmount"), get("refquota"), get("teu:record")],
+            ["noauto", "4194304", "r"]
+        );
+        assert_eq!(errno(core.create(&name(""), &[])), Some(libc::EEXIST));
+
+        core.snapshot(&name("@one")).unwrap();
+        assert!(core.snapshot(&name("@one")).is_err());
+        assert!(core.snapshot(&name("-none@one")).is_err());
+        core.roll_back(&name("@one")).unwrap();
+        core.snapshot(&name("@two")).unwrap();
+        assert_eq!(errno(core.roll_back(&name("@one"))), Some(libc::EEXIST));
+
+        core.clone_snapshot(&name("@one"), &name("-clone"), &properties)
+            .unwrap();
+        assert_eq!(
+            zfs(&["get", "-Hpo", "value", "origin", &name("-clone")]),
+            name("@one")
+        );
+        assert!(core.destroy(&name("@one")).is_err(), "it has a clone");
+        assert!(core.destroy(&name("")).is_err(), "it has snapshots");
+        core.rename(&name("-clone"), &name("-gone")).unwrap();
+        for end in ["-gone", "@one", "@two", ""] {
+            core.destroy(&name(end)).unwrap();
+        }
+        assert_eq!(errno(core.destroy(&name(""))), Some(libc::ENOENT));
+        assert_eq!(zfs(&["list", "-H", &name("")]), "");
+    }
+}
