@@ -28,6 +28,7 @@ mod stub;
 mod supervisor;
 mod sweep;
 mod tenant;
+mod volumes;
 mod wire;
 
 pub use exit::{EXIT_FILE, ExitFileError, ExitRecord};

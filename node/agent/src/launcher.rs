@@ -28,6 +28,7 @@ enum LauncherRequest {
     /// Always the first.
     Configure {
         run_dir: PathBuf,
+        volumes: PathBuf,
         cgroup_parent: String,
     },
     Fork {

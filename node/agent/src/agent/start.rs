@@ -177,6 +177,7 @@ async fn assemble(
     let launcher = LauncherConfig {
         program,
         run_dir: run_dir.clone(),
+        volumes: data.path().join("volumes"),
         cgroup_parent: cgroup_parent.clone(),
     };
     let releaser = NetworkReleaser::start(network.clone());

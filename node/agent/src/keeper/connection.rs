@@ -4,13 +4,15 @@
 //! it has not read is bounded, and beyond that the connection is given up.
 
 use std::{
-    io::{self, Read, Write},
-    os::fd::{AsFd, BorrowedFd},
+    collections::VecDeque,
+    io::{self, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::net::UnixStream,
     time::{Duration, Instant},
 };
 
 use super::wire::{Message, Request, frame, take_frame};
+use crate::sys::seqpacket;
 
 /// Unread output to the agent: replies are small and events are merged, so this is never
 /// reached by an agent that lives.
@@ -23,6 +25,8 @@ const IN_CHUNK: usize = 64 << 10;
 pub(super) struct Connection {
     socket: UnixStream,
     incoming: Vec<u8>,
+    /// Came with the bytes of requests that are not taken yet.
+    fds: VecDeque<OwnedFd>,
     outgoing: Vec<u8>,
 }
 
@@ -32,6 +36,7 @@ impl Connection {
         Ok(Self {
             socket,
             incoming: Vec::new(),
+            fds: VecDeque::new(),
             outgoing: Vec::new(),
         })
     }
@@ -39,7 +44,7 @@ impl Connection {
     /// Reads what is there; `false` at the end of the stream.
     pub(super) fn fill(&mut self) -> io::Result<bool> {
         let mut chunk = [0; IN_CHUNK];
-        match self.socket.read(&mut chunk) {
+        match seqpacket::receive_some(&self.socket, &mut chunk, &mut self.fds) {
             Ok(0) => Ok(false),
             Ok(got) => {
                 self.incoming.extend_from_slice(&chunk[..got]);
@@ -58,6 +63,11 @@ impl Connection {
             self.incoming = Vec::new();
         }
         Ok(request)
+    }
+
+    /// The descriptors of the request that was just taken: they come with its first byte.
+    pub(super) fn take_fds(&mut self, count: usize) -> Vec<OwnedFd> {
+        self.fds.drain(..count.min(self.fds.len())).collect()
     }
 
     /// Queues a message and sends what can be sent.

@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -17,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use teu_protocol::ids::ProcessId;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::UnixStream,
     sync::{mpsc, oneshot},
 };
@@ -26,9 +27,13 @@ use super::{
     plan::{ExecPlan, HostEntry, StartPlan},
     wire::{
         KeeperEvent, KeeperHello, Message, Outcome, Refusal, Request, RequestBody, SignalScope,
-        Started, frame, take_frame,
+        StartStep, Started, frame, take_frame,
     },
 };
+use crate::sys::{idmap, seqpacket};
+
+/// Volumes in one container: their trees travel in one message, with the plan.
+const MOUNTS_MAX: usize = seqpacket::FDS_MAX - 1;
 
 /// Requests on their way to the task: as many as a busy container's streams ask at once.
 const REQUESTS_QUEUED: usize = 64;
@@ -59,6 +64,8 @@ pub enum StartError {
 
 struct Call {
     body: RequestBody,
+    /// They go with the request's first byte.
+    fds: Vec<OwnedFd>,
     answer: oneshot::Sender<Outcome>,
 }
 
@@ -138,12 +145,17 @@ impl KeeperLink {
     }
 
     /// Starts the container; answers when its first process is executing. After a refusal (other
-    /// than `NotWarm`) the slot is spent and the keeper ends by itself.
+    /// than `NotWarm`) the slot is spent and the keeper ends by itself. The trees of its volumes are
+    /// opened here, in the caller's mount namespace.
     ///
     /// # Errors
     /// Why it does not run; see [`Refusal::exit_code`] for commands that cannot be executed.
     pub async fn start(&self, plan: StartPlan) -> Result<Started, StartError> {
-        match self.ask(RequestBody::Start(Box::new(plan))).await? {
+        let (plan, trees) = with_trees(plan).await?;
+        match self
+            .ask_with(RequestBody::Start(Box::new(plan)), trees)
+            .await?
+        {
             Outcome::Started(started) => {
                 self.init_pid.store(started.pid, Ordering::Relaxed);
                 Ok(started)
@@ -272,13 +284,46 @@ impl KeeperLink {
     }
 
     async fn ask(&self, body: RequestBody) -> Result<Outcome, LinkError> {
+        self.ask_with(body, Vec::new()).await
+    }
+
+    async fn ask_with(&self, body: RequestBody, fds: Vec<OwnedFd>) -> Result<Outcome, LinkError> {
         let (answer, outcome) = oneshot::channel();
         self.calls
-            .send(Call { body, answer })
+            .send(Call { body, fds, answer })
             .await
             .map_err(|_| LinkError::Gone)?;
         outcome.await.map_err(|_| LinkError::Gone)
     }
+}
+
+/// Opens the trees of a plan's volumes. The pool may make that wait, so not on the event loop.
+async fn with_trees(plan: StartPlan) -> Result<(StartPlan, Vec<OwnedFd>), Refusal> {
+    if plan.mounts.is_empty() {
+        return Ok((plan, Vec::new()));
+    }
+    let failed = |reason: String| Refusal::Failed {
+        step: StartStep::MountVolumes,
+        reason,
+    };
+    if plan.mounts.len() > MOUNTS_MAX {
+        return Err(failed(format!(
+            "{} volumes, at most {MOUNTS_MAX} can be mounted",
+            plan.mounts.len()
+        )));
+    }
+    let opened = tokio::task::spawn_blocking(move || {
+        let trees = plan.mounts.iter().map(|mount| {
+            idmap::open_clone(&mount.source)
+                .map_err(|error| format!("the volume for {}: {error}", mount.target.display()))
+        });
+        let trees = trees.collect::<Result<Vec<_>, _>>();
+        trees.map(|trees| (plan, trees))
+    });
+    opened
+        .await
+        .map_err(|error| failed(error.to_string()))?
+        .map_err(failed)
 }
 
 fn main_pid(hello: &KeeperHello) -> Option<i32> {
@@ -360,7 +405,7 @@ impl LinkTask {
             Ok(bytes) => bytes,
             Err(error) => {
                 let reason = error.to_string();
-                let step = super::wire::StartStep::ReadPlan;
+                let step = StartStep::ReadPlan;
                 let _ = call
                     .answer
                     .send(Outcome::Refused(Refusal::Failed { step, reason }));
@@ -368,7 +413,21 @@ impl LinkTask {
             }
         };
         self.waiting.insert(number, call.answer);
-        self.stream.write_all(&bytes).await
+        let sent = if call.fds.is_empty() {
+            0
+        } else {
+            self.send_fds(&bytes, &call.fds).await?
+        };
+        self.stream.write_all(&bytes[sent..]).await
+    }
+
+    async fn send_fds(&self, bytes: &[u8], fds: &[OwnedFd]) -> io::Result<usize> {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        self.stream
+            .async_io(Interest::WRITABLE, || {
+                seqpacket::send_some(&self.stream, bytes, &fds)
+            })
+            .await
     }
 
     fn messages(&mut self) -> io::Result<()> {

@@ -3,7 +3,7 @@
 //! Owner: the new process itself, as its own user and without privileges (libcontainer or the
 //! tenant has dropped them). Invariant: it ends in the program or in a report of why not.
 
-use std::{ffi::CString, io, os::fd::OwnedFd, rc::Rc};
+use std::{ffi::CString, io, os::fd::OwnedFd, path::PathBuf, rc::Rc};
 
 use super::{
     plan::{ProcessPlan, TerminalSize},
@@ -30,6 +30,8 @@ pub(super) struct Payload {
     env: Vec<(String, String)>,
     tty: Option<TerminalSize>,
     open_stdin: bool,
+    /// To be entered once more, for something was mounted since.
+    cwd: Option<PathBuf>,
     stdio: ChildStdio,
     report: Rc<OwnedFd>,
     seccomp: Rc<SeccompProgram>,
@@ -61,10 +63,17 @@ impl Payload {
             env,
             tty: plan.tty,
             open_stdin: plan.open_stdin,
+            cwd: None,
             stdio,
             report,
             seccomp,
         }
+    }
+
+    /// Enters `cwd` before the program runs.
+    pub(super) fn entering(mut self, cwd: PathBuf) -> Self {
+        self.cwd = Some(cwd);
+        self
     }
 
     /// Becomes the program. Returns only if that failed, and has reported it then.
@@ -87,6 +96,9 @@ impl Payload {
         // If the keeper dies, so does what it watches over: nobody would reap or log it.
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .map_err(errno(execute))?;
+        if let Some(cwd) = &self.cwd {
+            std::env::set_current_dir(cwd).map_err(at(StartStep::MakeWorkingDirectory))?;
+        }
         if let Some(size) = self.tty {
             let step = StartStep::MakeTerminal;
             let (master, slave) =

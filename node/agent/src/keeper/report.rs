@@ -32,7 +32,7 @@ pub(super) enum Report {
 impl Report {
     pub(super) fn send(&self, socket: impl AsFd, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let bytes = rmp_serde::to_vec(self).map_err(io::Error::other)?;
-        seqpacket::send(socket, &bytes, fd)
+        seqpacket::send(socket, &bytes, fd.as_slice())
     }
 
     pub(super) fn parse(bytes: &[u8]) -> io::Result<Self> {

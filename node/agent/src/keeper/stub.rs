@@ -21,12 +21,13 @@ use super::{
     plan::{HostEntry, IdRange, StartPlan},
     report::Report,
     runtime::{Libcontainer, Runtime},
+    volumes::Volumes,
     wire::{Refusal, StartStep},
 };
 use crate::sys::{
     cgroup::{Cgroup, Hierarchies},
     fork,
-    idmap::{self, MountRights, UnmappedNamespace},
+    idmap::{self, UnmappedNamespace},
     namespaces, oci,
     rootfs::{FileLook, Root, Scratch},
     seccomp::SeccompProgram,
@@ -80,7 +81,8 @@ impl Stub {
         Report::Warm
             .send(&*self.report, None)
             .map_err(failed(StartStep::PrepareSlot))?;
-        let Some(plan) = self.receive_plan().map_err(failed(StartStep::ReadPlan))? else {
+        let received = self.receive_plan().map_err(failed(StartStep::ReadPlan))?;
+        let Some((plan, trees)) = received else {
             return Ok(());
         };
         let mut steps = Steps::new();
@@ -93,7 +95,14 @@ impl Stub {
             .map(plan.ids)
             .map_err(failed(StartStep::MakeUserNamespace))?;
         steps.done("user namespace");
-        let pid = self.create(&plan, &scratch, &userns, &mut runtime, &mut steps)?;
+        let (pid, volumes) =
+            self.create(&plan, trees, &scratch, &userns, &mut runtime, &mut steps)?;
+        if !volumes.is_empty() {
+            volumes
+                .attach(pid)
+                .map_err(failed(StartStep::MountVolumes))?;
+            steps.done("volumes");
+        }
         runtime
             .start()
             .map_err(failed(StartStep::CreateContainer))?;
@@ -121,29 +130,34 @@ impl Stub {
         Ok(scratch)
     }
 
-    /// The plan comes as a memory file, because it may be larger than a message.
-    fn receive_plan(&self) -> io::Result<Option<StartPlan>> {
+    /// The plan comes as a memory file, because it may be larger than a message; the trees of its
+    /// volumes come with it.
+    fn receive_plan(&self) -> io::Result<Option<(StartPlan, Vec<OwnedFd>)>> {
         let Some(packet) = seqpacket::receive(&*self.report, true)? else {
             return Ok(None);
         };
-        let Some(fd) = packet.fd else { return Ok(None) };
+        let mut fds = packet.fds.into_iter();
+        let Some(fd) = fds.next() else {
+            return Ok(None);
+        };
         let mut file = fs::File::from(fd);
         io::Seek::rewind(&mut file)?;
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut file, &mut bytes)?;
         rmp_serde::from_slice(&bytes)
-            .map(Some)
+            .map(|plan| Some((plan, fds.collect())))
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     fn create(
         &self,
         plan: &StartPlan,
+        trees: Vec<OwnedFd>,
         scratch: &Scratch,
         userns: &OwnedFd,
         runtime: &mut impl Runtime,
         steps: &mut Steps,
-    ) -> Result<i32, Refusal> {
+    ) -> Result<(i32, Volumes), Refusal> {
         scratch
             .mount_root(&plan.root, userns.as_fd())
             .map_err(failed(StartStep::MountRoot))?;
@@ -151,11 +165,16 @@ impl Stub {
             .open_root(plan.ids)
             .map_err(failed(StartStep::MountRoot))?;
         steps.done("root");
+        let mut volumes = Volumes::prepare(&root, plan.ids, &plan.mounts, trees, userns.as_fd())
+            .map_err(failed(StartStep::MountVolumes))?;
         let files = failed(StartStep::WriteFiles);
-        populate(&root, plan, scratch, userns.as_fd()).map_err(files)?;
+        populate(&root, plan, scratch, &mut volumes).map_err(files)?;
         steps.done("files");
         let identity = resolve_user(&root, &plan.process.user)?;
         let cwd = working_dir(&root, &plan.process.cwd, &identity)?;
+        let cwd_in_volume = volumes
+            .make_working_dir(&root, &cwd, identity.uid, identity.gid)
+            .map_err(failed(StartStep::MakeWorkingDirectory))?;
         own_stdio(&self.stdio, plan.ids, &identity).map_err(failed(StartStep::CreateContainer))?;
         let userns_path = PathBuf::from(format!("/proc/self/fd/{}", userns.as_raw_fd()));
         let spec = oci::spec(&oci::SpecInput {
@@ -177,12 +196,18 @@ impl Stub {
             Rc::clone(&self.report),
             Rc::clone(&self.seccomp),
         );
+        // The runtime enters the working directory before the volumes are there.
+        let payload = if cwd_in_volume {
+            payload.entering(cwd)
+        } else {
+            payload
+        };
         steps.done("spec");
         let pid = runtime
             .create(&spec, payload)
             .map_err(failed(StartStep::CreateContainer))?;
         steps.done("create");
-        Ok(pid)
+        Ok((pid, volumes))
     }
 }
 
@@ -230,35 +255,30 @@ fn populate(
     root: &Root,
     plan: &StartPlan,
     scratch: &Scratch,
-    userns: std::os::fd::BorrowedFd<'_>,
+    volumes: &mut Volumes,
 ) -> io::Result<()> {
     for dir in ["/proc", "/dev", "/sys", "/etc"] {
         root.make_dirs(Path::new(dir), 0, 0)?;
     }
     let sys = root.open_at(Path::new("/sys"), OFlags::PATH | OFlags::DIRECTORY, 0)?;
     idmap::move_attached(&scratch.dir.join("sys"), sys)?;
-    for bind in &plan.mounts {
-        let rights = MountRights {
-            read_only: bind.read_only,
-            idmap: bind.idmapped.then_some(userns),
-        };
-        root.bind(&bind.source, &bind.target, rights)?;
-    }
-    let hostname = format!("{}\n", plan.hostname);
-    root.write_file(Path::new("/etc/hostname"), hostname.as_bytes(), GENERATED)?;
+    let write = |volumes: &Volumes, path: &str, contents: &str| {
+        let (root, path, _) = volumes.locate(root, Path::new(path))?;
+        root.write_file(&path, contents.as_bytes(), GENERATED)
+    };
+    write(volumes, "/etc/hostname", &format!("{}\n", plan.hostname))?;
     let head = HostsHead {
         hostname: plan.hostname.clone(),
         address: plan.address,
     };
-    let hosts = head.text(&plan.hosts);
-    root.write_file(Path::new("/etc/hosts"), hosts.as_bytes(), GENERATED)?;
+    write(volumes, "/etc/hosts", &head.text(&plan.hosts))?;
     if !plan.name_servers.is_empty() {
         let text: String = plan
             .name_servers
             .iter()
             .map(|server| format!("nameserver {server}\n"))
             .collect();
-        root.write_file(Path::new("/etc/resolv.conf"), text.as_bytes(), GENERATED)?;
+        write(volumes, "/etc/resolv.conf", &text)?;
     }
     let secrets = scratch.dir.join("secrets");
     for (number, file) in plan.files.iter().enumerate() {
@@ -267,10 +287,16 @@ fn populate(
             uid: file.uid,
             gid: file.gid,
         };
-        if file.secret {
-            root.write_secret(&secrets, number, &file.path, &file.contents, look)?;
+        let (root, path, in_volume) = volumes.locate(root, &file.path)?;
+        if !file.secret {
+            root.write_file(&path, &file.contents, look)?;
+            continue;
+        }
+        let tree = root.make_secret(&secrets, number, &path, &file.contents, look)?;
+        if in_volume {
+            volumes.add_secret(file.path.clone(), tree);
         } else {
-            root.write_file(&file.path, &file.contents, look)?;
+            root.attach(tree, &path)?;
         }
     }
     Ok(())

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::sys::{
     cgroup::{Cgroup, Hierarchies},
-    fork,
+    fork, mount_table,
     names::SlotName,
     namespaces, netns,
     seccomp::SeccompProgram,
@@ -53,6 +53,8 @@ const OOM_SCORE: &str = "-900";
 pub(crate) struct KeeperConfig {
     pub slot: SlotName,
     pub run_dir: PathBuf,
+    /// Where the agent mounts pools and volumes.
+    pub volumes: PathBuf,
     pub cgroup_parent: String,
     pub hierarchies: Hierarchies,
     pub seccomp: Rc<SeccompProgram>,
@@ -155,6 +157,8 @@ impl Supervisor {
     fn prepare(&mut self) -> io::Result<()> {
         self.cgroup.create().map_err(io::Error::other)?;
         namespaces::private_mounts()?;
+        // This namespace lasts as long as the slot; volumes that it kept could not be destroyed.
+        mount_table::detach_below(&self.config.volumes)?;
         netns::enter_fresh()?;
         self.stub = Some(self.fork_stub()?);
         Ok(())

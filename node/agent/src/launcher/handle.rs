@@ -34,6 +34,8 @@ pub struct LauncherConfig {
     pub program: PathBuf,
     /// The instance's run directory; sockets are made in `keepers/` below it.
     pub run_dir: PathBuf,
+    /// Where the agent mounts pools and volumes (need not exist): no sandbox keeps those mounts.
+    pub volumes: PathBuf,
     /// The instance's cgroup, relative to each hierarchy's root.
     pub cgroup_parent: String,
 }
@@ -94,6 +96,7 @@ impl LauncherHandle {
         };
         let configure = LauncherRequest::Configure {
             run_dir: run_dir.clone(),
+            volumes: as_mounted(&config.volumes).map_err(failed)?,
             cgroup_parent: config.cgroup_parent.clone(),
         };
         match task.ask(&configure).await {
@@ -143,6 +146,16 @@ impl LauncherHandle {
     pub fn run_dir(&self) -> &Path {
         &self.run_dir
     }
+}
+
+/// The path without links, as the kernel's table of mounts has it.
+fn as_mounted(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let whole = std::fs::canonicalize(&path);
+    whole.or_else(|_| match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(as_mounted(parent)?.join(name)),
+        _ => Ok(path.clone()),
+    })
 }
 
 struct LauncherTask {

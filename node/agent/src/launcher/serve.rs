@@ -13,7 +13,7 @@ use std::{
             net::{UnixListener, UnixStream},
         },
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     rc::Rc,
 };
@@ -53,12 +53,13 @@ fn serve() -> io::Result<()> {
     let mut buffer = Vec::new();
     let Some(LauncherRequest::Configure {
         run_dir,
+        volumes,
         cgroup_parent,
     }) = receive(&mut socket, &mut buffer)?
     else {
         return Ok(());
     };
-    let launcher = match Launcher::new(&run_dir, &cgroup_parent) {
+    let launcher = match Launcher::new(&run_dir, volumes, &cgroup_parent) {
         Ok(launcher) => launcher,
         Err(error) => return reply(&mut socket, &failed(&error)),
     };
@@ -113,14 +114,15 @@ fn reply(socket: &mut UnixStream, answer: &LauncherReply) -> io::Result<()> {
 }
 
 struct Launcher {
-    run_dir: std::path::PathBuf,
+    run_dir: PathBuf,
+    volumes: PathBuf,
     cgroup_parent: String,
     hierarchies: Hierarchies,
     seccomp: Rc<SeccompProgram>,
 }
 
 impl Launcher {
-    fn new(run_dir: &Path, cgroup_parent: &str) -> io::Result<Self> {
+    fn new(run_dir: &Path, volumes: PathBuf, cgroup_parent: &str) -> io::Result<Self> {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -135,6 +137,7 @@ impl Launcher {
             .map_err(io::Error::other)?;
         Ok(Self {
             run_dir: run_dir.to_owned(),
+            volumes,
             cgroup_parent: cgroup_parent.to_owned(),
             hierarchies,
             seccomp: Rc::new(seccomp::compile().map_err(io::Error::other)?),
@@ -146,6 +149,7 @@ impl Launcher {
         let config = KeeperConfig {
             slot,
             run_dir: self.run_dir.clone(),
+            volumes: self.volumes.clone(),
             cgroup_parent: self.cgroup_parent.clone(),
             hierarchies: self.hierarchies.clone(),
             seccomp: Rc::clone(&self.seccomp),

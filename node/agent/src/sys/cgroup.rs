@@ -6,6 +6,7 @@
 //! Invariant: a limit that was asked for and cannot be set is an error, never ignored.
 //! Where the files live is in `cgroup::hierarchy`, what is written into them here.
 
+mod freezer;
 mod hierarchy;
 
 use std::{

@@ -20,7 +20,6 @@ use rustix::{
 use crate::{keeper::IdRange, sys::fork};
 
 // From linux/mount.h.
-const AT_RECURSIVE: i32 = 0x8000;
 const MOUNT_ATTR_RDONLY: u64 = 0x1;
 const MOUNT_ATTR_NODEV: u64 = 0x4;
 const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
@@ -113,20 +112,43 @@ fn end(holder: Pid) {
     let _ = rustix::process::waitpid(Some(holder), WaitOptions::empty());
 }
 
-/// Clones the mount at `source` (with what is mounted below it, if `recursive`), detached, with
+/// Clones the mount at `source` without what is mounted below it, detached, with
 /// no set-user-id surprises left to the host: nosuid is not set (the user namespace contains it),
 /// nodev is.
 ///
 /// # Errors
 /// What open_tree(2) or mount_setattr(2) said.
-pub fn clone_mount(source: &Path, recursive: bool, rights: MountRights<'_>) -> io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mut at = libc::AT_EMPTY_PATH;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-        at |= AT_RECURSIVE;
-    }
-    let tree = open_tree(CWD, source, flags)?;
+pub fn clone_mount(source: &Path, rights: MountRights<'_>) -> io::Result<OwnedFd> {
+    let tree = open_clone(source)?;
+    restrict(&tree, rights)?;
+    Ok(tree)
+}
+
+/// Clones the mount at `source` without what is mounted below it, detached, as it is.
+///
+/// # Errors
+/// What open_tree(2) said.
+pub fn open_clone(source: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    Ok(open_tree(CWD, source, flags)?)
+}
+
+/// Clones the mount whose root is open, detached, with its flags and its mapping.
+///
+/// # Errors
+/// What open_tree(2) said.
+pub fn clone_open(mount: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(open_tree(mount, "", flags)?)
+}
+
+/// Sets what a detached mount allows; nodev always.
+///
+/// # Errors
+/// What mount_setattr(2) said.
+pub fn restrict(tree: impl AsFd, rights: MountRights<'_>) -> io::Result<()> {
     let mut attr = MountAttr {
         attr_set: MOUNT_ATTR_NODEV,
         attr_clr: 0,
@@ -144,15 +166,15 @@ pub fn clone_mount(source: &Path, recursive: bool, rights: MountRights<'_>) -> i
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
+            tree.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            at,
+            libc::AT_EMPTY_PATH,
             &raw mut attr,
             size_of::<MountAttr>(),
         )
     };
     if done == 0 {
-        Ok(tree)
+        Ok(())
     } else {
         Err(io::Error::last_os_error())
     }

@@ -7,7 +7,7 @@
 use std::{
     fs, io,
     io::{Read, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
@@ -18,7 +18,10 @@ use rustix::{
 
 use crate::{
     keeper::{IdRange, RootPlan},
-    sys::idmap::{self, MountRights},
+    sys::{
+        fs_user,
+        idmap::{self, MountRights},
+    },
 };
 
 /// The tmpfs that everything is assembled on holds mount points, specs and secret files.
@@ -86,7 +89,7 @@ impl Scratch {
                 read_only: true,
                 idmap: Some(userns),
             };
-            idmap::attach(idmap::clone_mount(layer, false, rights)?, &target)?;
+            idmap::attach(idmap::clone_mount(layer, rights)?, &target)?;
             names.push(name);
         }
         if names.is_empty() {
@@ -167,18 +170,51 @@ impl Root {
         })
     }
 
+    /// A directory that is open already, such as the root of a detached mount.
+    #[must_use]
+    pub const fn of(fd: OwnedFd, ids: IdRange) -> Self {
+        Self { fd, ids }
+    }
+
+    /// The path of something open below this root, as the container would name it (`/...`).
+    ///
+    /// # Errors
+    /// It is not below.
+    pub fn path_of(&self, inner: impl AsFd) -> io::Result<PathBuf> {
+        let named = |fd: BorrowedFd<'_>| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        let (root, inner) = (named(self.fd.as_fd())?, named(inner.as_fd())?);
+        let below = inner
+            .strip_prefix(&root)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "not below the root"))?;
+        Ok(Path::new("/").join(below))
+    }
+
     /// Opens a path as the container would see it.
     ///
     /// # Errors
     /// What openat2(2) said.
     pub fn open_at(&self, path: &Path, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
-        Ok(rustix::fs::openat2(
-            &self.fd,
-            relative(path),
-            flags | OFlags::CLOEXEC,
-            Mode::from_raw_mode(mode),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )?)
+        self.making(|| {
+            Ok(rustix::fs::openat2(
+                &self.fd,
+                relative(path),
+                flags | OFlags::CLOEXEC,
+                Mode::from_raw_mode(mode),
+                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+            )?)
+        })
+    }
+
+    /// Does what may make a file: on a mount with mapped owners as the container's root, because the
+    /// host's owns nothing there.
+    fn making<T>(&self, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match work() {
+            Err(error) if error.raw_os_error() == Some(libc::EOVERFLOW) => {
+                let (uid, gid) = self.owners(0, 0);
+                fs_user::making_as(uid.as_raw(), gid.as_raw(), work)
+            }
+            done => done,
+        }
     }
 
     /// Reads a regular file of at most `limit` bytes; a missing one is empty text.
@@ -227,7 +263,8 @@ impl Root {
             dir = match self.open_at(&so_far, flags, 0) {
                 Ok(next) => next,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(DIR_MODE))?;
+                    let mode = Mode::from_raw_mode(DIR_MODE);
+                    self.making(|| Ok(rustix::fs::mkdirat(&dir, name, mode)?))?;
                     self.give(&dir, name, uid, gid)?;
                     self.open_at(&so_far, flags, 0)?
                 }
@@ -287,18 +324,18 @@ impl Root {
     }
 
     /// Writes a secret: the bytes go to `store`, a directory on tmpfs, and the file in the root
-    /// is only what the tmpfs file is mounted on.
+    /// is only what the tmpfs file is to be mounted on. Returns that detached mount.
     ///
     /// # Errors
     /// What the calls said.
-    pub fn write_secret(
+    pub fn make_secret(
         &self,
         store: &Path,
         number: usize,
         path: &Path,
         contents: &[u8],
         look: FileLook,
-    ) -> io::Result<()> {
+    ) -> io::Result<OwnedFd> {
         let kept = store.join(number.to_string());
         fs::write(&kept, contents)?;
         let (uid, gid) = self.owners(look.uid, look.gid);
@@ -311,33 +348,15 @@ impl Root {
                 ..look
             },
         )?;
-        let target = self.open_at(path, OFlags::PATH, 0)?;
-        idmap::attach_on(
-            idmap::clone_mount(&kept, false, MountRights::default())?,
-            target,
-        )
+        idmap::clone_mount(&kept, MountRights::default())
     }
 
-    /// Mounts a directory or file of the host at a path of the container.
+    /// Attaches a detached mount at a path of this root, which is attached itself.
     ///
     /// # Errors
     /// What the mount calls said.
-    pub fn bind(&self, source: &Path, target: &Path, rights: MountRights<'_>) -> io::Result<()> {
-        let tree = idmap::clone_mount(source, false, rights)?;
-        let target = if fs::metadata(source)?.is_dir() {
-            self.make_dirs(target, 0, 0)?
-        } else {
-            self.create(
-                target,
-                FileLook {
-                    mode: 0o644,
-                    uid: 0,
-                    gid: 0,
-                },
-            )?;
-            self.open_at(target, OFlags::PATH, 0)?
-        };
-        idmap::attach_on(tree, target)
+    pub fn attach(&self, tree: impl AsFd, path: &Path) -> io::Result<()> {
+        idmap::attach_on(tree, self.open_at(path, OFlags::PATH, 0)?)
     }
 
     /// The open root directory.

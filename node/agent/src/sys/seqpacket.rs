@@ -1,6 +1,7 @@
-//! Message sockets between a keeper and the children that it forks: one datagram, maybe one fd.
+//! Message sockets between a keeper and the children that it forks: one datagram, maybe descriptors;
+//! and descriptors beside the bytes of the stream from the agent.
 //!
-//! Owner: keeper. Invariant: a message is whole or absent, and the end of the stream means that
+//! Owner: keeper and its link. Invariant: a message is whole or absent, and the end of the stream means that
 //! every process which held the other end has closed it or executed another program.
 
 use std::{
@@ -18,11 +19,14 @@ use rustix::net::{
 /// Largest message: reports are small, and plans travel as a memory file.
 const MESSAGE_MAX: usize = 16 * 1024;
 
+/// Descriptors that travel with one message (the kernel's own limit is 253).
+pub const FDS_MAX: usize = 64;
+
 /// One received message.
 #[derive(Debug)]
 pub struct Packet {
     pub bytes: Vec<u8>,
-    pub fd: Option<OwnedFd>,
+    pub fds: Vec<OwnedFd>,
 }
 
 /// Makes a connected pair, both close-on-exec.
@@ -42,21 +46,55 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// What sendmsg(2) said.
-pub fn send(socket: impl AsFd, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_some(socket, bytes, fds).map(drop)
+}
+
+/// Sends as much of `bytes` as there is room for, on a stream; the descriptors go with the first byte.
+///
+/// # Errors
+/// What sendmsg(2) said; more than [`FDS_MAX`] descriptors are `InvalidInput`.
+pub fn send_some(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds;
-    if let Some(fd) = fd {
-        fds = [fd];
-        control.push(SendAncillaryMessage::ScmRights(&fds));
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "too many descriptors for one message",
+        ));
     }
-    sendmsg(
+    Ok(sendmsg(
         socket,
         &[IoSlice::new(bytes)],
         &mut control,
         SendFlags::NOSIGNAL,
+    )?)
+}
+
+/// Receives what is there of a stream, at most `buffer`; 0 at its end. Descriptors that came with it
+/// are added to `fds`.
+///
+/// # Errors
+/// What recvmsg(2) said.
+pub fn receive_some(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    fds: &mut impl Extend<OwnedFd>,
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let got = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(buffer)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
     )?;
-    Ok(())
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(came) = message {
+            fds.extend(came);
+        }
+    }
+    Ok(got.bytes)
 }
 
 /// Receives one message; `None` at the end of the stream. A socket whose peer died with unread
@@ -66,7 +104,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::
 /// What recvmsg(2) said; `WouldBlock` if `wait` is false and nothing is there.
 pub fn receive(socket: impl AsFd, wait: bool) -> io::Result<Option<Packet>> {
     let mut bytes = vec![0; MESSAGE_MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut flags = RecvFlags::CMSG_CLOEXEC;
     if !wait {
@@ -89,13 +127,13 @@ pub fn receive(socket: impl AsFd, wait: bool) -> io::Result<Option<Packet>> {
         return Ok(None);
     }
     bytes.truncate(got.bytes);
-    let mut fd = None;
+    let mut fds = Vec::new();
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut fds) = message {
-            fd = fds.next();
+        if let RecvAncillaryMessage::ScmRights(came) = message {
+            fds.extend(came);
         }
     }
-    Ok(Some(Packet { bytes, fd }))
+    Ok(Some(Packet { bytes, fds }))
 }
 
 #[cfg(test)]
@@ -106,10 +144,10 @@ mod tests {
     fn carries_bytes_and_a_descriptor_and_tells_the_end() {
         let (left, right) = pair().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
-        send(&left, b"hello", Some(file.as_fd())).unwrap();
+        send(&left, b"hello", &[file.as_fd(), file.as_fd()]).unwrap();
         let packet = receive(&right, true).unwrap().unwrap();
         assert_eq!(packet.bytes, b"hello");
-        assert!(packet.fd.is_some());
+        assert_eq!(packet.fds.len(), 2);
         let error = receive(&right, false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         drop(left);

@@ -13,10 +13,14 @@ use std::{
 
 use teu_protocol::ids::ContainerId;
 
+mod exchange;
+
+pub use crate::sys::holders::{Held, Holder};
 use crate::{
     keeper::{IdRange, KeeperLink, VolumeMountPlan},
     sys::{
         cgroup::{Cgroup, CgroupError, Hierarchies},
+        holders,
         names::SlotName,
     },
 };
@@ -35,30 +39,6 @@ pub struct ContainerMounts {
     /// All of its volumes as in its [`StartPlan`](crate::keeper::StartPlan); each `source` is what
     /// `Pool::tree` says now.
     pub mounts: Vec<VolumeMountPlan>,
-}
-
-/// Something of a volume that a process has open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// The process's name, made printable.
-    pub program: String,
-    /// Its pid as its container sees it.
-    pub pid_in_container: i32,
-    /// What it holds.
-    pub what: Held,
-}
-
-/// What a process holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Held {
-    /// An open file or directory: its path in the container, made printable.
-    File(String),
-    /// Its working directory.
-    WorkingDirectory,
-    /// Its root directory.
-    Root,
-    /// A file that is mapped into its memory (also a program that it executes).
-    Mapping(String),
 }
 
 /// Why a mounted volume was not rolled back, or not everywhere.
@@ -113,6 +93,69 @@ impl ContainerMounts {
             mounts,
         }))
     }
+
+    /// Whether its first process is still there (and the pid not somebody else's by now).
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.cgroup.pids().contains(&self.init_pid)
+    }
+
+    /// Brings all its processes to a standstill, until the result is dropped.
+    ///
+    /// # Errors
+    /// They do not stand still in time; they run then.
+    pub fn freeze(&self) -> Result<Frozen<'_>, CgroupError> {
+        self.cgroup.freeze()?;
+        Ok(Frozen(self))
+    }
+
+    /// Who of its processes has something of the file system `device` open.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn holders(&self, device: u64) -> io::Result<Vec<Holder>> {
+        holders::holders(&self.cgroup.pids(), device)
+    }
+
+    /// Whether each of its mounts of the volume at `tree` shows the tree that is there now.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn shows(&self, tree: &Path) -> io::Result<bool> {
+        exchange::shows(self, tree)
+    }
+
+    /// Shows it the tree at `tree` in the place of what lies on the file system `old` (a tree's
+    /// `st_dev`), wherever the container has that now. To be called while it stands still. Mounts that
+    /// show the new tree already stay.
+    ///
+    /// # Errors
+    /// What the system said; may be tried again.
+    pub fn exchange(&self, old: u64, tree: &Path) -> io::Result<()> {
+        exchange::exchange(self, tree, exchange::Stale::Device(old)).map(drop)
+    }
+}
+
+/// A container that stands still; dropped, it goes on.
+#[derive(Debug)]
+pub struct Frozen<'a>(&'a ContainerMounts);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.cgroup.thaw() {
+            let container = self.0.container;
+            tracing::error!(%container, "does not go on: {}", crate::link::chain(&error));
+        }
+    }
+}
+
+/// The `st_dev` of a volume's tree: each btrfs subvolume and each zfs dataset has its own.
+///
+/// # Errors
+/// What stat(2) said.
+pub fn device(tree: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::metadata(tree)?.dev())
 }
 
 /// Decision 4, in order: stops the containers, looks who holds something of the volume at `tree` (unless
@@ -129,16 +172,74 @@ pub fn roll_back_mounted<E: std::error::Error + 'static>(
     tree: &Path,
     roll_back: impl FnOnce() -> Result<Option<PathBuf>, E>,
 ) -> Result<(), RollBackError<E>> {
-    let _ = (containers, force, tree);
-    roll_back().map(drop).map_err(RollBackError::RollBack)
+    let old = device(tree).map_err(RollBackError::Look)?;
+    // Dropped on every way out, also if something panics.
+    let mut still = Vec::new();
+    for one in containers.iter().filter(|one| one.runs()) {
+        let frozen = one.freeze().map_err(|source| RollBackError::Freeze {
+            container: one.container,
+            source,
+        })?;
+        still.push(frozen);
+    }
+    if !force {
+        let mut held = Vec::new();
+        for Frozen(one) in &still {
+            let holders = one.holders(old).map_err(RollBackError::Look)?;
+            held.extend(holders.into_iter().map(|holder| (one.container, holder)));
+        }
+        if !held.is_empty() {
+            return Err(RollBackError::Held(held));
+        }
+    }
+    let Some(tree) = roll_back().map_err(RollBackError::RollBack)? else {
+        return Ok(());
+    };
+    let failed: Vec<_> = still
+        .iter()
+        .filter_map(|Frozen(one)| {
+            let error = one.exchange(old, &tree).err()?;
+            Some((one.container, error))
+        })
+        .collect();
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        Err(RollBackError::Exchange(failed))
+    }
 }
 
-/// After a restart: whatever an earlier agent left is finished. The container sees its volumes' current
-/// trees, and runs. `true` if something had to be exchanged.
+/// After a restart, or a failed exchange: whatever is left to do is done. The container sees its volumes'
+/// current trees, and runs. `true` if something had to be exchanged.
+///
+/// To be called before old trees are removed (`Pool::recover`), for as long as a container shows one.
 ///
 /// # Errors
 /// What the system said; the container runs in any case.
 pub fn reconcile(container: &ContainerMounts) -> io::Result<bool> {
-    let _ = container;
-    Ok(false)
+    // An earlier agent may have left it standing: it goes on when all is done.
+    let _go_on = Frozen(container);
+    if !container.runs() {
+        return Ok(false);
+    }
+    let mut trees: Vec<&Path> = container
+        .mounts
+        .iter()
+        .map(|one| one.source.as_path())
+        .collect();
+    trees.sort_unstable();
+    trees.dedup();
+    let current: Vec<u64> = trees
+        .iter()
+        .map(|tree| device(tree))
+        .collect::<io::Result<_>>()?;
+    let mut exchanged = false;
+    for tree in trees {
+        if container.shows(tree)? {
+            continue;
+        }
+        container.cgroup.freeze().map_err(io::Error::other)?;
+        exchanged |= exchange::exchange(container, tree, exchange::Stale::NotOneOf(&current))?;
+    }
+    Ok(exchanged)
 }

@@ -206,6 +206,7 @@ async fn launch(dir: &Path, parent: &str) -> LauncherHandle {
     LauncherHandle::start(LauncherConfig {
         program: env!("CARGO_BIN_EXE_teu-node").into(),
         run_dir: dir.join("run"),
+        volumes: dir.join("volumes"),
         cgroup_parent: parent.to_owned(),
     })
     .await

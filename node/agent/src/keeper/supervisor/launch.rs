@@ -135,7 +135,7 @@ impl Supervisor {
                         return;
                     }
                     Ok(Report::Created { pid, steps_us }) => launch.created = Some((pid, steps_us)),
-                    Ok(Report::Terminal) => launch.terminal = packet.fd,
+                    Ok(Report::Terminal) => launch.terminal = packet.fds.into_iter().next(),
                     Ok(Report::Failed(refusal)) => {
                         // The first failure is the cause of those after it.
                         launch.failure.get_or_insert(refusal);
@@ -220,14 +220,21 @@ impl Launch {
         }
     }
 
-    /// Hands the plan to a waiting stub.
-    pub(super) fn give_plan(&self, plan: &crate::keeper::StartPlan) -> io::Result<()> {
+    /// Hands the plan and the trees of its volumes to a waiting stub.
+    pub(super) fn give_plan(
+        &self,
+        plan: &crate::keeper::StartPlan,
+        trees: &[OwnedFd],
+    ) -> io::Result<()> {
         use io::Write;
         let file = rustix::fs::memfd_create("teu-plan", rustix::fs::MemfdFlags::CLOEXEC)?;
         let mut file = std::fs::File::from(file);
         let bytes = rmp_serde::to_vec_named(plan).map_err(io::Error::other)?;
         file.write_all(&bytes)?;
-        seqpacket::send(&self.socket, b"plan", Some(file.as_fd()))
+        let fds: Vec<_> = std::iter::once(file.as_fd())
+            .chain(trees.iter().map(AsFd::as_fd))
+            .collect();
+        seqpacket::send(&self.socket, b"plan", &fds)
     }
 
     fn into_process(self) -> Result<(Process, Vec<(String, u32)>), Refusal> {

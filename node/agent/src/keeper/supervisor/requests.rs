@@ -76,6 +76,10 @@ impl Supervisor {
     }
 
     fn start(&mut self, number: u64, plan: &StartPlan) -> Result<Option<()>, Refusal> {
+        let trees = self
+            .agent
+            .as_mut()
+            .map_or_else(Vec::new, |agent| agent.take_fds(plan.mounts.len()));
         if !matches!(self.stage, Stage::Warm) {
             return Err(Refusal::NotWarm);
         }
@@ -93,7 +97,7 @@ impl Supervisor {
             })
             .and_then(|log| {
                 launch
-                    .give_plan(plan)
+                    .give_plan(plan, &trees)
                     .map_err(failed(StartStep::ReadPlan))?;
                 Ok(log)
             });
