@@ -167,7 +167,7 @@ impl Agent {
                 .into_iter()
                 .map(|(record, _)| record.digest)
                 .collect(),
-            volumes: None,
+            volumes: self.core.volumes(),
         };
         self.say(NodeToMaster::Report(Box::new(report)));
     }

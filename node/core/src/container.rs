@@ -199,6 +199,25 @@ impl Container {
         )
     }
 
+    /// Its mounts are being made.
+    pub(crate) fn starts(&self) -> bool {
+        matches!(self.phase, Phase::Preparing { .. } | Phase::Waking { .. })
+    }
+
+    /// It ended, and its mounts are not all gone yet.
+    pub(crate) fn lingers(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Exited { released: false } | Phase::Removing
+        )
+    }
+
+    /// What people call it.
+    pub(crate) fn name(&self) -> String {
+        let tag = self.record.tag.as_ref();
+        tag.map_or_else(|| self.id().short(), |tag| tag.as_str().to_owned())
+    }
+
     /// Its log can be read.
     pub(crate) fn has_files(&self) -> bool {
         !matches!(

@@ -14,6 +14,7 @@ use teu_protocol::{
 use crate::{
     plan::{ExecPlan, SpawnPlan},
     record::ContainerRecord,
+    volume::VolumeWork,
 };
 
 /// Something to do.
@@ -136,6 +137,9 @@ pub enum Effect {
     },
     /// A container's record changed: keep it.
     Persist(Box<ContainerRecord>),
+    /// Do something with a volume. Ended by `VolumeDone`; if it is a stream's order, `Answered`
+    /// comes before that.
+    Volume(Box<VolumeWork>),
     /// Look at the machine. Answered by `Answered`.
     Examine {
         /// Whom to answer.

@@ -11,6 +11,8 @@ use teu_protocol::{
     message::{ExitStatus, NodeReplyBody, NodeRequest, Refusal},
 };
 
+use crate::volume::{ListedVolume, Ticket, VolumeDone};
+
 /// The time, twice: one that never jumps for deadlines, one that people can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
@@ -117,6 +119,15 @@ pub enum Input {
         /// Whether the rule is in force.
         result: Result<(), Refusal>,
     },
+    /// Ends `Effect::Volume`.
+    VolumeDone {
+        /// Which.
+        ticket: Ticket,
+        /// What came of it.
+        result: Result<VolumeDone, Refusal>,
+    },
+    /// The pool was read. `None`: it cannot be. Told at the start, and whenever it was looked at.
+    Volumes(Option<Vec<ListedVolume>>),
     /// The link to the master is up: READY came.
     LinkUp,
     /// The link is lost: what was streaming is over.

@@ -18,6 +18,7 @@ pub mod record;
 pub mod slots;
 pub mod stream;
 pub mod usage;
+pub mod volume;
 
 pub use effect::Effect;
 pub use input::{Input, Now};

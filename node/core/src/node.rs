@@ -9,8 +9,8 @@ mod route;
 use std::{collections::BTreeMap, time::Duration};
 
 use teu_protocol::{
-    ids::{ContainerId, ProcessId},
-    message::{ContainerState, NodeContainer, ResourceLimits},
+    ids::{ContainerId, ProcessId, VolumeId},
+    message::{ContainerState, NodeContainer, NodeVolume, ResourceLimits, VolumeState},
 };
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     input::{Input, Now},
     orders::Orders,
     record::{ContainerRecord, FurtherProcess},
+    volume::{Holder, Volumes},
 };
 
 pub use crate::container::Found;
@@ -33,6 +34,7 @@ pub struct NodeCore {
     platform: String,
     containers: BTreeMap<ContainerId, Container>,
     orders: Orders,
+    volumes: Volumes,
 }
 
 impl NodeCore {
@@ -43,6 +45,7 @@ impl NodeCore {
             platform: platform.into(),
             containers: BTreeMap::new(),
             orders: Orders::default(),
+            volumes: Volumes::default(),
         }
     }
 
@@ -79,6 +82,17 @@ impl NodeCore {
         self.containers.values().map(told).collect()
     }
 
+    /// Its volumes, for a report. `None`: the pool cannot be read.
+    #[must_use]
+    pub fn volumes(&self) -> Option<Vec<NodeVolume>> {
+        self.volumes.told()
+    }
+
+    /// Volumes that are missing or out of order.
+    pub fn unwell(&self) -> impl Iterator<Item = (VolumeId, VolumeState)> + '_ {
+        self.volumes.unwell()
+    }
+
     /// Limits promised to containers that use them, and how many containers there are.
     pub fn promised(&self) -> (u32, impl Iterator<Item = ResourceLimits> + '_) {
         let ended = |one: &Container| matches!(one.state(), ContainerState::Exited { .. });
@@ -101,6 +115,7 @@ impl NodeCore {
         self.containers
             .values()
             .filter_map(Container::kill_at)
+            .chain(self.volumes.next_deadline())
             .min()
     }
 
@@ -135,6 +150,17 @@ impl NodeCore {
                         },
                     );
                 }
+                let holders = holders(&self.containers);
+                self.volumes.tick(&holders, now, &mut effects);
+            }
+            Input::Volumes(list) => self.volumes.listed(list, now, &mut effects),
+            Input::VolumeDone { ticket, result } => {
+                let out = &mut Out {
+                    orders: &mut self.orders,
+                    effects: &mut effects,
+                };
+                let holders = holders(&self.containers);
+                self.volumes.done(ticket, result, &holders, now, out);
             }
             Input::Prepared { container, .. }
             | Input::Woken { container, .. }
@@ -182,12 +208,25 @@ impl NodeCore {
             Input::Order { .. }
             | Input::Answered { .. }
             | Input::Allowance { .. }
+            | Input::Volumes(_)
+            | Input::VolumeDone { .. }
             | Input::LinkUp
             | Input::LinkDown
             | Input::Tick => {}
         }
+        let had: Vec<VolumeId> = container
+            .record
+            .volumes
+            .iter()
+            .map(|one| one.volume)
+            .collect();
         if fate == Fate::Gone {
             self.containers.remove(&id);
+        }
+        // Something may have waited until its mounts are gone.
+        let holders = holders(&self.containers);
+        for volume in had {
+            self.volumes.advance(volume, &holders, now, effects);
         }
     }
 
@@ -218,5 +257,25 @@ impl NodeCore {
             all.push(effect);
         }
         all
+    }
+}
+
+/// Who has a volume.
+fn holders(containers: &BTreeMap<ContainerId, Container>) -> impl Fn(VolumeId) -> Vec<Holder> + '_ {
+    move |volume| {
+        let has = |one: &&Container| one.record.volumes.iter().any(|at| at.volume == volume);
+        let ended = |one: &Container| matches!(one.state(), ContainerState::Exited { .. });
+        let users = containers
+            .values()
+            .filter(has)
+            .filter(|one| !ended(one) || one.lingers());
+        users
+            .map(|one| Holder {
+                container: one.id(),
+                name: one.name(),
+                lingers: one.lingers(),
+                starts: one.starts(),
+            })
+            .collect()
     }
 }

@@ -16,7 +16,10 @@ use teu_protocol::{
     },
 };
 
-use crate::record::{ContainerRecord, ProcessRecord};
+use crate::{
+    record::{ContainerRecord, ProcessRecord},
+    volume::check_mounts,
+};
 
 /// Contents of all pre-boot files of a container (the message's bound is 8 MiB).
 pub const MAX_FILES_BYTES: u64 = 4 * 1024 * 1024;
@@ -99,8 +102,10 @@ pub fn plan_spawn(spawn: &NodeSpawn, bulk: &[Bytes], platform: &str) -> Result<S
         tty: spec.process.tty.is_some(),
     };
     let process = compose(&config, &overrides).map_err(refuse_compose)?;
+    let mut record = ContainerRecord::new(spawn, process.into(), config.exposed_ports);
+    check_mounts(&mut record.volumes)?;
     Ok(SpawnPlan {
-        record: ContainerRecord::new(spawn, process.into(), config.exposed_ports),
+        record,
         layers: spawn.image.layers.clone(),
         hostname,
         tty: spec.process.tty,

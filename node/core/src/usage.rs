@@ -28,6 +28,7 @@ pub fn is_worth_telling(told: &NodeUsage, new: &NodeUsage) -> bool {
             MEMORY_NOISE_BYTES,
         )
         || differs(told.disk_free_bytes, new.disk_free_bytes, DISK_NOISE_BYTES)
+        || differs(told.pool_free_bytes, new.pool_free_bytes, DISK_NOISE_BYTES)
         || differs(
             told.disk_read_bytes_per_s,
             new.disk_read_bytes_per_s,

@@ -120,6 +120,7 @@ fn spawn(n: u8, asleep: bool) -> NodeRequestBody {
             process: ProcessSpec::default(),
             entrypoint: None,
             files: Vec::new(),
+            volumes: Vec::new(),
             limits: ResourceLimits::default(),
             asleep,
             lifetime: Lifetime::Session,

@@ -5,6 +5,7 @@
 
 mod control;
 mod open;
+mod volume;
 
 use teu_node_core::Effect;
 use teu_protocol::message::NodeToMaster;
@@ -145,6 +146,7 @@ impl Agent {
             } => {
                 self.allowance(request, to, from, from_ip, false);
             }
+            Effect::Volume(work) => self.volume(*work),
             Effect::Examine { request } => self.examine(request),
         }
     }

@@ -10,10 +10,11 @@ use teu_protocol::{
     ids::{ContainerId, ProcessId, RequestId},
     message::{
         NodeReplyBody, NodeRequest, NodeRequestBody, NodeSpawn, ProcessSpec, Refusal, RefusalCode,
+        VolumeMount,
     },
 };
 
-use super::{MAX_CONTAINERS, NodeCore};
+use super::{MAX_CONTAINERS, NodeCore, holders};
 use crate::{
     container::{Container, Out},
     effect::{Attach, Effect},
@@ -21,6 +22,7 @@ use crate::{
     orders::Begin,
     plan::{plan_exec, plan_spawn},
     process::Start,
+    volume::looks,
 };
 
 /// Rules of one container: each costs an element in a kernel set.
@@ -67,9 +69,19 @@ impl NodeCore {
                 }
                 None => self.out(effects).answer(id, Ok(NodeReplyBody::Done)),
             },
-            NodeRequestBody::Volume(_) => {
+            NodeRequestBody::Volume(order) => {
+                let out = &mut Out {
+                    orders: &mut self.orders,
+                    effects,
+                };
+                let holders = holders(&self.containers);
+                self.volumes.order(id, *order, &holders, now, out);
+            }
+            NodeRequestBody::Wake(container) if self.is_rolling_back_for(container) => {
+                let message = "a volume of the container is being rolled back; try again in a \
+                               moment";
                 self.out(effects)
-                    .refuse(id, RefusalCode::Faulted, "the node has no pool");
+                    .refuse(id, RefusalCode::Unavailable, message);
             }
             NodeRequestBody::Doctor => effects.push(Effect::Examine { request: id }),
             body => {
@@ -109,7 +121,12 @@ impl NodeCore {
                 .out(effects)
                 .refuse(request, RefusalCode::NoCapacity, message);
         }
-        match plan_spawn(spawn, bulk, &self.platform) {
+        let planned = plan_spawn(spawn, bulk, &self.platform).and_then(|plan| {
+            let volumes = &plan.record.volumes;
+            self.volumes.may_mount(spawn.account, volumes)?;
+            Ok(plan)
+        });
+        match planned {
             Ok(plan) => {
                 let container = Container::preparing(plan.record.clone(), plan.asleep, request);
                 self.containers.insert(spawn.container, container);
@@ -117,6 +134,17 @@ impl NodeCore {
             }
             Err(refusal) => self.out(effects).answer(request, Err(refusal)),
         }
+    }
+
+    fn is_rolling_back_for(&self, container: ContainerId) -> bool {
+        let mounts = self
+            .containers
+            .get(&container)
+            .map(|one| &one.record.volumes);
+        mounts.is_some_and(|mounts| {
+            let rolls = |mount: &VolumeMount| self.volumes.is_rolling_back(mount.volume);
+            mounts.iter().any(rolls)
+        })
     }
 
     /// A firewall rule is in force, or is not: the record says so before the answer does.
@@ -326,8 +354,12 @@ impl Container {
 }
 
 /// Orders that change nothing may be repeated as often as asked: their answers are not kept.
-const fn only_looks(body: &NodeRequestBody) -> bool {
-    matches!(body, NodeRequestBody::Detail(_) | NodeRequestBody::Doctor)
+fn only_looks(body: &NodeRequestBody) -> bool {
+    match body {
+        NodeRequestBody::Detail(_) | NodeRequestBody::Doctor => true,
+        NodeRequestBody::Volume(order) => looks(order),
+        _ => false,
+    }
 }
 
 const fn target(body: &NodeRequestBody) -> Option<ContainerId> {
