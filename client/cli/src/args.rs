@@ -143,3 +143,28 @@ pub(crate) enum Verb {
     #[command(hide = true)]
     Man(verbs::man::ManArgs),
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn no_verb_contradicts_itself() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn v_is_verbose_but_a_volume_in_run() {
+        let verbose = |line: &str| {
+            let cli = Cli::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?;
+            Ok::<u8, String>(cli.globals.verbose)
+        };
+        assert_eq!(verbose("teu ps -vv"), Ok(2));
+        assert_eq!(verbose("teu -v run -v db:/data image"), Ok(1));
+        assert_eq!(verbose("teu run --verbose image"), Ok(1));
+        assert_eq!(verbose("teu run -v db:/data:ro -v b:/b image ls -v"), Ok(0));
+        assert!(verbose("teu run -v image").is_err());
+    }
+}

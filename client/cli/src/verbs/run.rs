@@ -46,6 +46,10 @@ pub(crate) struct RunArgs {
     /// Mount a volume (name or id), `:ro` read-only; `teu volume create` makes one
     #[arg(short, long, value_name = "VOLUME:PATH[:ro]")]
     volume: Vec<MountSpec>,
+    // Overrides the global option of this id, which would be `-v` as well: here that is Docker's.
+    /// Tells what happens, on stderr (twice: more); `teu -v run` is the same
+    #[arg(id = "verbose", long, action = clap::ArgAction::Count)]
+    _verbose: u8,
     /// Write a local file into the container before it starts
     #[arg(long, value_name = "SRC:DEST")]
     file: Vec<FileSpec>,
