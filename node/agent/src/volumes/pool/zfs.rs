@@ -1,5 +1,8 @@
 //! Volumes as ZFS datasets.
 
+#[cfg(feature = "zfs-core")]
+mod core;
+
 use std::path::Path;
 
 use teu_protocol::{ids::{Tag, VolumeId}, message::{SnapshotInfo, VolumeUsage}};
