@@ -139,10 +139,12 @@ fn no_embedded_pool() -> Option<String> {
 }
 
 fn has_module(name: &str) -> bool {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
     let listing = Path::new("/lib/modules").join(release).join("modules.dep");
-    std::fs::read_to_string(listing)
-        .is_ok_and(|modules| modules.contains(&format!("/{name}.ko")))
+    std::fs::read_to_string(listing).is_ok_and(|modules| modules.contains(&format!("/{name}.ko")))
 }
 
 #[cfg(test)]
@@ -152,14 +154,31 @@ mod tests {
 
     #[test]
     fn every_choice_reads_back() {
-        for text in ["auto", "none", "/srv/teu", "loop:/srv/teu.img", "zfs:tank/a/teu-1"] {
+        for text in [
+            "auto",
+            "none",
+            "/srv/teu",
+            "loop:/srv/teu.img",
+            "zfs:tank/a/teu-1",
+        ] {
             assert_eq!(text.parse::<PoolChoice>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn what_cannot_be_a_pool_is_refused() {
-        for text in ["", "srv", "loop:", "loop:a", "zfs:", "zfs:tank", "zfs:/tank/a", "zfs:tank/a@b", "zfs:tank//a", "zfs:tank/-a"] {
+        for text in [
+            "",
+            "srv",
+            "loop:",
+            "loop:a",
+            "zfs:",
+            "zfs:tank",
+            "zfs:/tank/a",
+            "zfs:tank/a@b",
+            "zfs:tank//a",
+            "zfs:tank/-a",
+        ] {
             assert!(text.parse::<PoolChoice>().is_err(), "{text}");
         }
     }

@@ -102,7 +102,10 @@ impl Tools {
         // No way to wait for a flock with a deadline but to ask again.
         while let Err(errno) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             if errno != rustix::io::Errno::WOULDBLOCK || Instant::now() > end {
-                let holder = format!("another agent, or a command of an earlier one, has {} locked; stop it", file.display());
+                let holder = format!(
+                    "another agent, or a command of an earlier one, has {} locked; stop it",
+                    file.display()
+                );
                 return Err(PoolError::Busy(holder));
             }
             thread::sleep(Duration::from_millis(20));
@@ -115,7 +118,11 @@ impl Tools {
     }
 
     /// Runs a tool to its end and gives what it wrote to its standard output.
-    pub(super) fn run<S: AsRef<OsStr>>(&self, program: &'static str, args: &[S]) -> Result<String, Failed> {
+    pub(super) fn run<S: AsRef<OsStr>>(
+        &self,
+        program: &'static str,
+        args: &[S],
+    ) -> Result<String, Failed> {
         let (input, output) = (self.locked()?, Stdio::piped());
         self.spawn(program, args, input, output, Some(self.deadline))
     }
@@ -159,7 +166,11 @@ impl Tools {
         let dirs = std::env::split_paths(&path).chain(DIRS.iter().map(Into::into));
         let path = std::env::join_paths(dirs).unwrap_or_default();
         let mut command = Command::new(program);
-        command.args(args).env_clear().env("LC_ALL", "C").env("PATH", path);
+        command
+            .args(args)
+            .env_clear()
+            .env("LC_ALL", "C")
+            .env("PATH", path);
         let line = line(program, args);
         let started = Instant::now();
         let mut child = command
@@ -175,9 +186,13 @@ impl Tools {
                 return Err(self.abandon(child, &line, deadline));
             }
         }
-        let status = child.wait().map_err(failed_io(format!("wait for `{line}`")))?;
+        let status = child
+            .wait()
+            .map_err(failed_io(format!("wait for `{line}`")))?;
         let text = |reader: Option<JoinHandle<Vec<u8>>>| {
-            let bytes = reader.and_then(|reader| reader.join().ok()).unwrap_or_default();
+            let bytes = reader
+                .and_then(|reader| reader.join().ok())
+                .unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
         };
         let (out, err) = (text(out), text(err));
@@ -189,7 +204,10 @@ impl Tools {
         if said.is_empty() {
             said = format!("{status}, without a word");
         }
-        Err(Failed::Said { command: line, said })
+        Err(Failed::Said {
+            command: line,
+            said,
+        })
     }
 
     /// Kills it; if it cannot die, a thread waits for it and all else fails meanwhile.
@@ -271,7 +289,11 @@ fn line<S: AsRef<OsStr>>(program: &str, args: &[S]) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     lines.join("; ").chars().take(SAID_MAX).collect()
 }
 
@@ -281,7 +303,9 @@ pub(super) fn failed_io<E: Into<io::Error>>(action: String) -> impl FnOnce(E) ->
         let source = source.into();
         match source.raw_os_error() {
             Some(libc::ENOSPC) => PoolError::Full,
-            Some(libc::EROFS) => PoolError::Faulted(format!("cannot {action}: the pool is read-only; see `dmesg`")),
+            Some(libc::EROFS) => PoolError::Faulted(format!(
+                "cannot {action}: the pool is read-only; see `dmesg`"
+            )),
             Some(libc::EIO | libc::ENXIO | libc::ENOTCONN) => {
                 PoolError::Faulted(format!("cannot {action}: {source}; see `dmesg`"))
             }
@@ -306,11 +330,17 @@ mod tests {
     fn what_a_tool_says_comes_back() {
         let (_dir, tools) = tools();
         assert_eq!(tools.run("echo", &["a b"]).unwrap(), "a b\n");
-        let Err(Failed::Said { command, said }) = tools.run("sh", &["-c", "echo x >&2; echo y >&2; exit 3"]) else {
+        let Err(Failed::Said { command, said }) =
+            tools.run("sh", &["-c", "echo x >&2; echo y >&2; exit 3"])
+        else {
             unreachable!("it failed");
         };
-        assert_eq!((command.as_str(), said.as_str()), ("sh -c echo x >&2; echo y >&2; exit 3", "x; y"));
-        let Err(Failed::Pool(PoolError::NoTool { .. })) = tools.run("no-such-program", &[""]) else {
+        assert_eq!(
+            (command.as_str(), said.as_str()),
+            ("sh -c echo x >&2; echo y >&2; exit 3", "x; y")
+        );
+        let Err(Failed::Pool(PoolError::NoTool { .. })) = tools.run("no-such-program", &[""])
+        else {
             unreachable!("there is none");
         };
     }
@@ -329,7 +359,11 @@ mod tests {
     fn a_tool_that_is_left_running_keeps_the_lock() {
         let (dir, tools) = tools();
         let lock = tools.lock.try_clone().unwrap();
-        let mut left = Command::new("sleep").arg("0.3").stdin(lock).spawn().unwrap();
+        let mut left = Command::new("sleep")
+            .arg("0.3")
+            .stdin(lock)
+            .spawn()
+            .unwrap();
         drop(tools);
         let started = Instant::now();
         drop(Tools::lock(&dir.path().join("lock")).unwrap());

@@ -5,5 +5,4 @@
 //! They exist only with the cargo feature `failpoints`. Next: `btrfs.rs`, `zfs.rs`.
 
 /// All, each backend's by its prefix: `volume-btrfs-…` and `volume-zfs-…`.
-pub const FAILPOINTS: &[&str] = &[
-];
+pub const FAILPOINTS: &[&str] = &[];

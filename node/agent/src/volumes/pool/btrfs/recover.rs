@@ -1,0 +1,61 @@
+//! What a killed agent left half done, in a btrfs pool.
+//!
+//! Owner: the btrfs pool. Invariant: afterwards `making` and `gone` are empty but for what is
+//! being made now, and each volume is as before or after the change that was cut off.
+
+use std::{fs, path::Path};
+
+use teu_protocol::ids::{Tag, VolumeId};
+
+use super::{
+    super::{PoolError, command::failed_io, record_file},
+    BtrfsPool, NEXT, ROLLING, entries, held,
+};
+
+impl BtrfsPool {
+    pub(super) fn recover_all(&self) -> Result<(), PoolError> {
+        let dirs =
+            entries(&self.layout.volumes()).map_err(failed_io("list the volumes".to_owned()))?;
+        for dir in dirs {
+            if let Some(id) = id_of(&dir) {
+                self.recover_volume(id, &dir)?;
+            }
+        }
+        let unfinished = entries(&self.layout.making_dir());
+        for dir in unfinished.map_err(failed_io("list what is being made".to_owned()))? {
+            let active = id_of(&dir).is_some_and(|id| held(&self.making).contains(&id));
+            if !active {
+                self.subvolumes.remove(&dir)?;
+            }
+        }
+        self.sweep(|_| true);
+        self.sync()
+    }
+
+    fn recover_volume(&self, id: VolumeId, dir: &Path) -> Result<(), PoolError> {
+        let failed = |what: &str| failed_io(format!("{what} of volume {}", id.short()));
+        self.subvolumes.remove(&dir.join(record_file::UNFINISHED))?;
+        let announced = fs::read_to_string(dir.join(ROLLING)).ok();
+        let target = announced.and_then(|name| Tag::try_from(name).ok());
+        if let Some(name) = target.filter(|name| self.layout.snapshot(id, name).exists()) {
+            tracing::info!(volume = %id.short(), %name, "finishing a roll-back");
+            self.finish_roll_back(id, &name)?;
+        }
+        record_file::remove(dir, ROLLING).map_err(failed("end the roll-back"))?;
+        self.subvolumes.remove(&dir.join(NEXT))
+    }
+
+    /// Removes what is gone already, as far as nothing holds it.
+    pub(super) fn sweep(&self, which: impl Fn(&Path) -> bool) {
+        let gone = entries(&self.layout.gone_dir()).unwrap_or_default();
+        for path in gone.iter().filter(|path| which(path)) {
+            if let Err(error) = self.subvolumes.remove(path) {
+                tracing::info!(%error, path = %path.display(), "not yet removed");
+            }
+        }
+    }
+}
+
+fn id_of(dir: &Path) -> Option<VolumeId> {
+    dir.file_name()?.to_str()?.parse().ok()
+}

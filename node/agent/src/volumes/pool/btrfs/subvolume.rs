@@ -1,0 +1,232 @@
+//! Subvolumes of a btrfs pool, their qgroups, and the removal of directories that hold some.
+//!
+//! Owner: the btrfs pool. Invariant: only what lies below the paths given is touched. A deleted
+//! subvolume's qgroup goes with it: the kernel removes it since 6.13 or so; else it is destroyed here,
+//! as soon as the kernel has cleaned up behind the subvolume.
+
+use std::{ffi::OsStr, fs, io, path::Path};
+
+use rustix::fs::lstat;
+
+use super::{
+    super::{
+        PoolError,
+        command::{Failed, Tools, failed_io},
+    },
+    layout::entries,
+};
+use crate::sys::btrfs::{self, Subvolume, is_subvolume};
+
+/// What a subvolume takes and may take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) referenced: u64,
+    pub(super) exclusive: u64,
+    pub(super) quota: Option<u64>,
+}
+
+/// Works on subvolumes.
+#[derive(Debug, Clone)]
+pub(super) struct Subvolumes {
+    pub(super) tools: Tools,
+}
+
+impl Subvolumes {
+    fn btrfs(&self, args: &[&OsStr]) -> Result<String, Failed> {
+        self.tools.run("btrfs", args)
+    }
+
+    pub(super) fn create(&self, path: &Path) -> Result<(), PoolError> {
+        self.btrfs(&["subvolume".as_ref(), "create".as_ref(), path.as_ref()])?;
+        Ok(())
+    }
+
+    /// Also writes out what is cached of the origin and commits (create_snapshot in the kernel's
+    /// fs/btrfs/ioctl.c ends with btrfs_commit_transaction).
+    pub(super) fn snapshot(
+        &self,
+        from: &Path,
+        to: &Path,
+        read_only: bool,
+    ) -> Result<(), PoolError> {
+        let mut args: Vec<&OsStr> = vec!["subvolume".as_ref(), "snapshot".as_ref()];
+        if read_only {
+            args.push("-r".as_ref());
+        }
+        args.extend([from.as_os_str(), to.as_os_str()]);
+        self.btrfs(&args)?;
+        Ok(())
+    }
+
+    /// Deletes a subvolume, durably.
+    pub(super) fn delete(&self, path: &Path) -> Result<(), PoolError> {
+        let info = self.info(path)?;
+        let args: [&OsStr; 4] = [
+            "subvolume".as_ref(),
+            "delete".as_ref(),
+            "--commit-after".as_ref(),
+            path.as_ref(),
+        ];
+        if let Err(failed) = self.btrfs(&args) {
+            match failed {
+                // What a process in a container has made inside of its volume.
+                Failed::Said { said, .. } if said.contains("Directory not empty") => {
+                    self.delete_nested(path)?;
+                    self.btrfs(&args)?;
+                }
+                Failed::Said { said, .. } if said.contains("Operation not permitted") => {
+                    return Err(PoolError::Busy("it is being sent".to_owned()));
+                }
+                failed => return Err(failed.into()),
+            }
+        }
+        let group = format!("0/{}", info.id);
+        let dir = path.parent().unwrap_or(path);
+        // Gone by itself, or not yet to be had: see this file's top.
+        let _ = self.btrfs(&[
+            "qgroup".as_ref(),
+            "destroy".as_ref(),
+            group.as_ref(),
+            dir.as_ref(),
+        ]);
+        Ok(())
+    }
+
+    fn delete_nested(&self, dir: &Path) -> Result<(), PoolError> {
+        for path in entries(dir).map_err(failed_io(format!("list {}", dir.display())))? {
+            let Ok(stat) = lstat(&path) else { continue };
+            if is_subvolume(&stat) {
+                // A placeholder for a subvolume that a snapshot did not take along has inode 2.
+                self.delete(&path)?;
+            } else if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+                self.delete_nested(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is at a path, with all subvolumes below. `Ok` if there is nothing.
+    pub(super) fn remove(&self, path: &Path) -> Result<(), PoolError> {
+        let failed = |action: &str| failed_io::<io::Error>(format!("{action} {}", path.display()));
+        let stat = match lstat(path) {
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            stat => stat.map_err(|errno| failed("look at")(errno.into()))?,
+        };
+        if is_subvolume(&stat) {
+            return self.delete(path);
+        }
+        if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+            return fs::remove_file(path).map_err(failed("remove"));
+        }
+        for entry in entries(path).map_err(failed("list"))? {
+            self.remove(&entry)?;
+        }
+        fs::remove_dir(path).map_err(failed("remove"))
+    }
+
+    pub(super) fn info(&self, path: &Path) -> Result<Subvolume, PoolError> {
+        btrfs::subvolume(path).map_err(failed_io(format!(
+            "look at the subvolume {}",
+            path.display()
+        )))
+    }
+
+    /// Bounds what a subvolume refers to.
+    pub(super) fn limit(&self, path: &Path, quota: Option<u64>) -> Result<(), PoolError> {
+        let size = quota.map_or_else(|| "none".to_owned(), |quota| quota.to_string());
+        self.btrfs(&[
+            "qgroup".as_ref(),
+            "limit".as_ref(),
+            size.as_ref(),
+            path.as_ref(),
+        ])?;
+        Ok(())
+    }
+
+    /// Counts, without writing out what is cached.
+    pub(super) fn taken(&self, pool: &Path) -> Result<Counts, PoolError> {
+        let args: [&OsStr; 5] = [
+            "qgroup".as_ref(),
+            "show".as_ref(),
+            "--raw".as_ref(),
+            "-re".as_ref(),
+            pool.as_ref(),
+        ];
+        Ok(Counts(self.btrfs(&args)?))
+    }
+
+    /// Turns accounting on; a scan of what is there follows by itself.
+    pub(super) fn enable_quotas(&self, pool: &Path) -> Result<(), PoolError> {
+        self.btrfs(&["quota".as_ref(), "enable".as_ref(), pool.as_ref()])?;
+        Ok(())
+    }
+
+    /// Counts again, in the background.
+    pub(super) fn rescan(&self, pool: &Path) {
+        let _ = self.btrfs(&["quota".as_ref(), "rescan".as_ref(), pool.as_ref()]);
+    }
+}
+
+/// What `btrfs qgroup show --raw -re` printed.
+#[derive(Debug)]
+pub(super) struct Counts(String);
+
+impl Counts {
+    /// Of one subvolume.
+    pub(super) fn of(&self, subvolume: &Subvolume) -> Option<Taken> {
+        let group = format!("0/{}", subvolume.id);
+        self.0.lines().find_map(|line| {
+            let mut fields = line.split_whitespace();
+            if fields.next()? != group {
+                return None;
+            }
+            Some(Taken {
+                referenced: fields.next()?.parse().ok()?,
+                exclusive: fields.next()?.parse().ok()?,
+                quota: fields.next()?.parse().ok(),
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHOWN: &str = "Qgroupid    Referenced    Exclusive  Max referenced  Max exclusive   Path \n\
+        --------    ----------    ---------  --------------  -------------   ---- \n\
+        0/25             16384        16384            none           none   a b\n\
+        0/256         20987904        16384        52428800           none   volumes/x/tree\n";
+
+    #[test]
+    fn counts_are_read() {
+        let counts = Counts(SHOWN.to_owned());
+        let of = |id| {
+            counts.of(&Subvolume {
+                id,
+                read_only: false,
+                uuid: [0; 16],
+                parent: [0; 16],
+                received: [0; 16],
+                created_ms: 0,
+            })
+        };
+        assert_eq!(
+            of(25),
+            Some(Taken {
+                referenced: 16384,
+                exclusive: 16384,
+                quota: None
+            })
+        );
+        assert_eq!(
+            of(256),
+            Some(Taken {
+                referenced: 20_987_904,
+                exclusive: 16384,
+                quota: Some(52_428_800)
+            })
+        );
+        assert_eq!(of(2), None);
+    }
+}
