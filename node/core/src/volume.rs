@@ -44,6 +44,7 @@ const MAX_QUEUED: usize = 64;
 pub const MAX_TRANSFERS: usize = 8;
 
 /// Waits for its volume.
+#[allow(clippy::large_enum_variant)] // Nearly all of them are orders.
 #[derive(Debug)]
 enum Queued {
     Order(RequestId, VolumeOrder),
@@ -51,6 +52,7 @@ enum Queued {
 }
 
 /// What a ticket is for.
+#[allow(clippy::large_enum_variant)] // Nearly all of them are orders.
 #[derive(Debug)]
 enum UnderWay {
     Order {

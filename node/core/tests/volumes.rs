@@ -4,7 +4,7 @@
 //! under way, nothing in use is destroyed or imported into, nothing exported is destroyed. In the
 //! end everything was answered once and nothing waits.
 
-#![allow(clippy::panic)] // A test that meets the impossible has failed.
+#![allow(clippy::panic, clippy::unwrap_used)] // A test that meets the impossible has failed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -30,6 +30,7 @@ pub struct VolumeWork {
 }
 
 /// What to do.
+#[allow(clippy::large_enum_variant)] // Nearly all of them are orders; boxed with its work.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Work {
     /// The master's order.
