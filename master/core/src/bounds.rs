@@ -2,8 +2,13 @@
 //!
 //! The node checks again what only it can (that the image has the user, that paths stay inside).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
-use teu_protocol::message::{PreBootFile, ProcessSpec, Refusal, ResourceLimits, SpawnSpec};
+use teu_protocol::message::{
+    PreBootFile, ProcessSpec, Refusal, ResourceLimits, SnapshotSchedule, SpawnSpec, VolumeMount,
+    VolumeSpec,
+};
 
 use crate::refusals::bad;
 
@@ -28,25 +33,23 @@ const MEMORY_MIN_BYTES: u64 = 4 << 20;
 /// The kernel's quota granularity.
 const CPU_MIN_MILLIS: u64 = 10;
 const IMAGE_NAME_BYTES: usize = 512;
+/// Volumes of one container: each is a mount of its own.
+const MOUNTS: usize = 32;
+/// File systems take some hundred KiB for an empty tree.
+const QUOTA_MIN_BYTES: u64 = 1 << 20;
+/// Making a snapshot takes a pool about a second, when it is busy.
+const SCHEDULE_MIN_S: u64 = 10;
+const SCHEDULE_MAX_S: u64 = 10 * 366 * 86_400;
+/// Pools get slow with more.
+const SCHEDULED_MAX: u32 = 1_000;
 
 pub(crate) fn spawn(spec: &SpawnSpec, bulk: &[Bytes]) -> Result<(), Refusal> {
     process(&spec.process)?;
     if let Some(entrypoint) = &spec.entrypoint {
         words("the entrypoint", entrypoint.iter())?;
     }
-    if spec.labels.len() > LABELS {
-        return Err(bad(format!("a container has at most {LABELS} labels")));
-    }
-    let fits = |text: &str| text.len() <= LABEL_BYTES && !text.contains('\0');
-    if !spec
-        .labels
-        .iter()
-        .all(|(key, value)| !key.is_empty() && fits(key) && fits(value))
-    {
-        return Err(bad(format!(
-            "a label's key and value have at most {LABEL_BYTES} bytes each"
-        )));
-    }
+    labels("a container", &spec.labels)?;
+    mounts(&spec.volumes)?;
     if spec.image_name.len() > IMAGE_NAME_BYTES {
         return Err(bad(format!(
             "an image's name has at most {IMAGE_NAME_BYTES} bytes"
@@ -88,6 +91,85 @@ pub(crate) fn process(spec: &ProcessSpec) -> Result<(), Refusal> {
         return Err(bad(
             "a working directory is an absolute path of at most 4096 bytes",
         ));
+    }
+    Ok(())
+}
+
+pub(crate) fn volume(spec: &VolumeSpec) -> Result<(), Refusal> {
+    labels("a volume", &spec.labels)?;
+    quota(spec.quota_bytes)?;
+    schedule(spec.schedule.as_ref())
+}
+
+pub(crate) fn quota(bytes: Option<u64>) -> Result<(), Refusal> {
+    if bytes.is_some_and(|bytes| bytes < QUOTA_MIN_BYTES) {
+        return Err(bad("a volume's quota is at least 1 MiB"));
+    }
+    // Beyond this, file systems' own numbers end.
+    if bytes.is_some_and(|bytes| bytes > 1 << 60) {
+        return Err(bad("the quota is beyond any pool"));
+    }
+    Ok(())
+}
+
+pub(crate) fn schedule(schedule: Option<&SnapshotSchedule>) -> Result<(), Refusal> {
+    let Some(SnapshotSchedule { every_s, keep }) = schedule else {
+        return Ok(());
+    };
+    if !(SCHEDULE_MIN_S..=SCHEDULE_MAX_S).contains(every_s) {
+        return Err(bad(
+            "between two snapshots of a schedule lie at least 10 seconds and at most ten years",
+        ));
+    }
+    if !(1..=SCHEDULED_MAX).contains(keep) {
+        return Err(bad("a schedule keeps 1 to 1000 snapshots"));
+    }
+    Ok(())
+}
+
+fn labels(whose: &str, labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    if labels.len() > LABELS {
+        return Err(bad(format!("{whose} has at most {LABELS} labels")));
+    }
+    let fits = |text: &str| text.len() <= LABEL_BYTES && !text.contains('\0');
+    if !labels
+        .iter()
+        .all(|(key, value)| !key.is_empty() && fits(key) && fits(value))
+    {
+        return Err(bad(format!(
+            "a label's key and value have at most {LABEL_BYTES} bytes each"
+        )));
+    }
+    Ok(())
+}
+
+fn mounts(mounts: &[VolumeMount]) -> Result<(), Refusal> {
+    if mounts.len() > MOUNTS {
+        return Err(bad(format!("a container has at most {MOUNTS} volumes")));
+    }
+    let mut taken = BTreeSet::new();
+    for VolumeMount { path, .. } in mounts {
+        let parts: Vec<_> = path
+            .split('/')
+            .filter(|part| !part.is_empty() && *part != ".")
+            .collect();
+        let fits = path.starts_with('/')
+            && path.len() <= PATH_BYTES
+            && !path.contains('\0')
+            && !parts.contains(&"..")
+            && parts
+                .first()
+                .is_some_and(|first| !["proc", "sys", "dev"].contains(first));
+        let shown: String = path.chars().take(80).collect();
+        if !fits {
+            return Err(bad(format!(
+                "a volume cannot be mounted on `{shown}`: the path is absolute, has no `..`, and is \
+                 not `/` nor in /proc, /sys or /dev"
+            )));
+        }
+        if !taken.insert(parts) {
+            return Err(bad(format!("two volumes are to be mounted on `{shown}`")));
+        }
     }
     Ok(())
 }

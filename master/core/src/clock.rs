@@ -7,6 +7,7 @@ impl Core {
         self.release_held();
         self.expire_sessions();
         self.expire_orders();
+        self.expire_makings();
         self.repeat_destroys();
         self.kill_condemned();
         self.end_all_lingering();

@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use crate::TransferSecret;
+
 /// The core's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -12,6 +14,8 @@ pub struct Config {
     pub range: (Ipv4Addr, u8),
     /// The master's version, for `teu doctor`.
     pub version: String,
+    /// From which the keys of volume streams are made.
+    pub transfer: TransferSecret,
 }
 
 impl Default for Config {
@@ -20,6 +24,7 @@ impl Default for Config {
             location: "dev.localhost".into(),
             range: (Ipv4Addr::new(10, 20, 0, 0), 16),
             version: env!("CARGO_PKG_VERSION").into(),
+            transfer: TransferSecret::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use teu_protocol::{
-    ids::{ContainerId, NodeId, PublicKey, SessionId, Tag},
+    ids::{ContainerId, NodeId, PublicKey, SessionId, Tag, VolumeId},
     message::{ContainerState, Refusal},
 };
 
@@ -24,6 +24,10 @@ pub(crate) struct Containers {
     by_node: BTreeMap<NodeId, BTreeSet<ContainerId>>,
     by_ip: BTreeMap<Ipv4Addr, ContainerId>,
     by_tag: BTreeMap<(PublicKey, Tag), ContainerId>,
+    /// Containers that have not ended, by what they have mounted.
+    by_volume: BTreeMap<VolumeId, BTreeSet<ContainerId>>,
+    /// Volumes whose users may be others than before.
+    touched_volumes: BTreeSet<VolumeId>,
     doomed: BTreeSet<ContainerId>,
     attended: BTreeSet<ContainerId>,
     promises: BTreeMap<NodeId, Promises>,
@@ -126,6 +130,12 @@ impl Containers {
         if c.needs_attention() {
             self.attended.insert(id);
         }
+        if !c.has_exited() {
+            for mount in &c.info.volumes {
+                self.by_volume.entry(mount.volume).or_default().insert(id);
+                self.touched_volumes.insert(mount.volume);
+            }
+        }
         if c.takes_resources() {
             self.promises
                 .entry(c.info.node)
@@ -157,6 +167,16 @@ impl Containers {
             }
         }
         self.attended.remove(&id);
+        for mount in &c.info.volumes {
+            self.touched_volumes.insert(mount.volume);
+            if self
+                .by_volume
+                .get_mut(&mount.volume)
+                .is_some_and(|ids| ids.remove(&id) && ids.is_empty())
+            {
+                self.by_volume.remove(&mount.volume);
+            }
+        }
         if c.takes_resources()
             && let Some(promises) = self.promises.get_mut(&c.info.node)
         {
@@ -195,6 +215,16 @@ impl Containers {
 
     pub(crate) fn tagged(&self, account: &PublicKey, tag: &Tag) -> Option<ContainerId> {
         self.by_tag.get(&(*account, tag.clone())).copied()
+    }
+
+    /// Those that have it mounted, or will, and have not ended.
+    pub(crate) fn with_volume(&self, volume: &VolumeId) -> Vec<ContainerId> {
+        let ids = self.by_volume.get(volume).into_iter().flatten();
+        ids.copied().collect()
+    }
+
+    pub(crate) fn take_touched_volumes(&mut self) -> BTreeSet<VolumeId> {
+        std::mem::take(&mut self.touched_volumes)
     }
 
     pub(crate) fn doomed(&self) -> impl Iterator<Item = &Container> {

@@ -18,6 +18,7 @@ use crate::{
     Config, ConnectionId, Effect, Input, Now, Outbound, accounts::Accounts,
     connections::Connections, containers::Containers, doctor::Doctors, images::Images, limits,
     nodes::Nodes, offers::OfferPush, orders::Orders, record, sessions::Sessions, streams::Streams,
+    volumes::Volumes,
 };
 
 /// The broker's state. One a master; its owner feeds it inputs one after another.
@@ -34,6 +35,7 @@ pub struct Core {
     pub(crate) orders: Orders,
     pub(crate) streams: Streams,
     pub(crate) images: Images,
+    pub(crate) volumes: Volumes,
     /// Uploads that the cache prepares for: by the request that asked, their streams.
     pub(crate) uploads: BTreeMap<(ConnectionId, RequestId), StreamId>,
     pub(crate) doctors: Doctors,
@@ -53,6 +55,7 @@ impl Core {
             sessions,
             images,
             possessions,
+            volumes,
         } = restored;
         Self {
             started: now,
@@ -65,6 +68,7 @@ impl Core {
             orders: Orders::default(),
             streams: Streams::default(),
             images: Images::restored(images, possessions),
+            volumes: Volumes::restored(volumes),
             uploads: BTreeMap::new(),
             doctors: Doctors::default(),
             offer_push: OfferPush::default(),
@@ -118,6 +122,7 @@ impl Core {
             }
             Input::Tick => self.tick(),
         }
+        self.tell_volumes();
         std::mem::take(&mut self.effects)
     }
 

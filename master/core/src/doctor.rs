@@ -65,6 +65,7 @@ impl Core {
         let id = self.doctors.last;
         let mut findings = vec![self.master_finding()];
         findings.extend(self.nodes.iter().flat_map(|node| self.node_findings(node)));
+        findings.extend(self.volume_findings(caller));
         if self.nodes.iter().next().is_none() {
             findings.push(Finding {
                 severity: Severity::Bad,

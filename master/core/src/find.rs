@@ -1,7 +1,8 @@
-//! Finding a container of one's session: by id, unique id prefix, tag, or `id:tag`.
+//! Finding a container of one's session, or a volume of one's account: by id, unique id prefix, tag,
+//! or `id:tag`.
 
 use teu_protocol::{
-    ids::{ContainerId, Tag},
+    ids::Tag,
     message::{ContainerDetail, NodeRequestBody, Refusal, ReplyBody},
 };
 
@@ -13,6 +14,7 @@ use crate::{
     orders::Purpose,
     refusals,
     request::{Answer, Step},
+    volumes::Volume,
 };
 
 /// Digits that a prefix needs: fewer would often name another one tomorrow.
@@ -58,32 +60,66 @@ impl Core {
     }
 }
 
-fn pick<'a>(listed: &[&'a Container], what: &str) -> Result<Option<&'a Container>, Refusal> {
+/// What can be looked for.
+pub(crate) trait Findable {
+    /// Several of them.
+    const MANY: &'static str;
+
+    /// Its id, in lower-case digits.
+    fn digits(&self) -> String;
+
+    fn tag(&self) -> Option<&Tag>;
+}
+
+impl Findable for Container {
+    const MANY: &'static str = "containers";
+
+    fn digits(&self) -> String {
+        self.info.id.to_string()
+    }
+
+    fn tag(&self) -> Option<&Tag> {
+        self.info.tag.as_ref()
+    }
+}
+
+impl Findable for Volume {
+    const MANY: &'static str = "volumes";
+
+    fn digits(&self) -> String {
+        self.id().to_string()
+    }
+
+    fn tag(&self) -> Option<&Tag> {
+        self.tag()
+    }
+}
+
+pub(crate) fn pick<'a, T: Findable>(
+    listed: &[&'a T],
+    what: &str,
+) -> Result<Option<&'a T>, Refusal> {
     if let Some((id, tag)) = what.split_once(':') {
         let found = by_id(listed, id)?;
-        return Ok(found.filter(|c| c.info.tag.as_ref().is_some_and(|t| t.as_str() == tag)));
+        return Ok(found.filter(|it| it.tag().is_some_and(|t| t.as_str() == tag)));
     }
-    let is_called = |c: &&&Container| c.info.tag.as_ref().map(Tag::as_str) == Some(what);
+    let is_called = |it: &&&T| it.tag().map(Tag::as_str) == Some(what);
     match listed.iter().find(is_called) {
         Some(found) => Ok(Some(found)),
         None => by_id(listed, what),
     }
 }
 
-fn by_id<'a>(listed: &[&'a Container], digits: &str) -> Result<Option<&'a Container>, Refusal> {
-    if let Ok(id) = digits.parse::<ContainerId>() {
-        return Ok(listed.iter().find(|c| c.info.id == id).copied());
-    }
+fn by_id<'a, T: Findable>(listed: &[&'a T], digits: &str) -> Result<Option<&'a T>, Refusal> {
     if digits.len() < PREFIX_DIGITS || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(None);
     }
     let digits = digits.to_ascii_lowercase();
-    let mut found = listed
-        .iter()
-        .filter(|c| c.info.id.to_string().starts_with(&digits));
+    let mut found = listed.iter().filter(|it| it.digits().starts_with(&digits));
     match (found.next(), found.next()) {
         (Some(_), Some(_)) => Err(refusals::bad(format!(
-            "several containers have ids that begin with `{digits}`. Give more digits"
+            "several {} have ids that begin with `{digits}`. Give more digits",
+            T::MANY
         ))),
         (first, _) => Ok(first.copied()),
     }

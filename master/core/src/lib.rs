@@ -5,7 +5,8 @@
 //! (persisting before sending). Bulk data never comes here: the core keeps the table of streams,
 //! the daemon's connections follow it.
 //!
-//! The tables (`accounts`, `sessions`, `containers`, `nodes`, `orders`, `streams`, `images`) keep
+//! The tables (`accounts`, `sessions`, `containers`, `nodes`, `orders`, `streams`, `images`,
+//! `volumes`) keep
 //! their own invariants and know nothing of each other; the files named after what happens
 //! (`connect`, `depart`, `request`, `spawn`, `outcome`, `reconcile`, ...) are `impl Core` and decide.
 //! Start at [`Core::handle`].
@@ -52,9 +53,12 @@ mod sessions;
 mod spawn;
 mod streams;
 mod subnet;
+mod transfer;
+mod volumes;
 mod wiring;
 
 pub use crate::core::Core;
 pub use config::Config;
 pub use effect::{Effect, Outbound};
 pub use input::{ConnectionId, Input, Now};
+pub use transfer::TransferSecret;

@@ -66,6 +66,12 @@ pub(crate) const READY_HELD_MS: u64 = 5_000;
 /// A node's answer to anything but a spawn or a stop.
 pub(crate) const ORDER_MS: u64 = 30_000;
 
+/// What is asked of a volume: a pool writes out all that it holds before it answers.
+pub(crate) const VOLUME_MS: u64 = 120_000;
+
+/// An import: its stream's end forgets it long before; this is for a defect.
+pub(crate) const IMPORT_MS: u64 = 7 * 86_400_000;
+
 /// A spawn: gigabytes of layers may have to travel first.
 pub(crate) const SPAWN_MS: u64 = 120_000;
 

@@ -46,6 +46,7 @@ impl Core {
         node.leftovers.clear();
         let reason = refusals::node_lost(node.name());
         self.nodes.touch(&id);
+        self.volumes.touch_all_on(&id);
         for order in self.orders.take_all_of(id) {
             self.lost(&order, &reason);
         }
@@ -66,7 +67,7 @@ impl Core {
             NodeEvent::LayerReady(digest) => {
                 node.layers.insert(digest);
             }
-            NodeEvent::Volume(_) => {}
+            NodeEvent::Volume(found) => self.volume_found(id, *found),
             NodeEvent::Warning(text) => node.warn(text),
             NodeEvent::Container { container, state } => self.container_is(id, &container, state),
             NodeEvent::Process(info) => {

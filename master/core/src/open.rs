@@ -5,12 +5,12 @@
 //!                 └── refused, node lost, too late ─▶ removed; a late Opened is closed at the node
 //! ```
 //! Invariant: no route outlives its client's connection, its node's link or its container.
+//! An export or import ends with its node's word.
 
 use teu_protocol::{
-    ids::{ContainerId, StreamId},
+    ids::{ContainerId, NodeId, StreamId},
     message::{
-        MasterToNode, NodeRequestBody, Refusal, RefusalCode, ReplyBody, RequestBody, StreamEnd,
-        StreamFrame,
+        MasterToNode, NodeRequestBody, Refusal, RefusalCode, RequestBody, StreamEnd, StreamFrame,
     },
 };
 
@@ -23,8 +23,18 @@ use crate::{
     orders::Purpose,
     refusals,
     request::Step,
-    streams::{ClientStream, Stream, Use},
+    streams::{ClientStream, End, Stream, Use},
 };
+
+/// A stream to open.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    pub(crate) node: NodeId,
+    pub(crate) end: End,
+    /// The client's number and the credit that it grants.
+    pub(crate) stream: StreamId,
+    pub(crate) window: u64,
+}
 
 impl Core {
     pub(crate) fn open(&mut self, caller: &Caller, body: RequestBody) -> Step {
@@ -106,7 +116,32 @@ impl Core {
         (stream, window): (StreamId, u64),
         body: impl FnOnce(StreamId) -> NodeRequestBody,
     ) -> Step {
-        let node = owned.node();
+        let opening = Opening {
+            node: owned.node(),
+            end: End::Container(owned.id()),
+            stream,
+            window,
+        };
+        self.open_at(caller, opening, body, |client, number| Purpose::Open {
+            client,
+            number,
+        })
+    }
+
+    /// Enters the stream and orders the node to open its side.
+    pub(crate) fn open_at(
+        &mut self,
+        caller: &Caller,
+        opening: Opening,
+        body: impl FnOnce(StreamId) -> NodeRequestBody,
+        purpose: impl FnOnce(ClientStream, StreamId) -> Purpose,
+    ) -> Step {
+        let Opening {
+            node,
+            end,
+            stream,
+            window,
+        } = opening;
         self.up(&node)?;
         let link = self
             .nodes
@@ -116,12 +151,12 @@ impl Core {
         let client = (caller.connection, stream);
         let number = self.streams.next_number();
         let used = Use::Routed {
-            container: owned.id(),
+            end,
             at: (link, number),
             open: false,
         };
         self.streams.add(client, Stream { window, used })?;
-        let purpose = Purpose::Open { client, number };
+        let purpose = purpose(client, number);
         let step = self.forward(caller, node, body(number), purpose, limits::ORDER_MS);
         if step.is_err() {
             self.streams.remove(&client);
@@ -132,10 +167,15 @@ impl Core {
     /// The node has opened its side.
     pub(crate) fn opened(
         &mut self,
-        link: ConnectionId,
+        node: NodeId,
         (client, number): (ClientStream, StreamId),
         node_window: u64,
-    ) -> Result<ReplyBody, Refusal> {
+    ) -> Result<(), Refusal> {
+        let link = self
+            .nodes
+            .get(&node)
+            .and_then(|node| node.link.connection());
+        let link = link.ok_or_else(refusals::no_container)?;
         let Some(window) = self.is_waiting(&client, number) else {
             // Its client went, gave up waiting, or has another stream of that number by now.
             let end = StreamEnd::Failed(refusals::no_container());
@@ -159,9 +199,7 @@ impl Core {
                 window: node_window,
             },
         });
-        Ok(ReplyBody::Opened {
-            window: node_window,
-        })
+        Ok(())
     }
 
     /// The window of the stream if it still waits for this number to be opened.
@@ -178,7 +216,22 @@ impl Core {
     /// The stream could not be opened: its number is free again.
     pub(crate) fn not_opened(&mut self, client: &ClientStream, number: StreamId) {
         if self.is_waiting(client, number).is_some() {
-            self.streams.remove(client);
+            let removed = self.streams.remove(client);
+            if let Some(Use::Routed {
+                end: End::Volume(id),
+                ..
+            }) = removed.map(|stream| stream.used)
+            {
+                self.drop_unmade(&id);
+            }
+        }
+    }
+
+    /// A stream to it ended.
+    fn stream_ended(&mut self, end: End) {
+        match end {
+            End::Container(id) => self.end_lingering(&id),
+            End::Volume(id) => self.drop_unmade(&id),
         }
     }
 
@@ -188,15 +241,15 @@ impl Core {
             return;
         };
         let Some(Stream {
-            used: Use::Routed { container, .. },
+            used: Use::Routed { end, .. },
             ..
         }) = self.streams.get(&key)
         else {
             return; // An upload ends by `UploadEnded`.
         };
-        let container = *container;
+        let end = *end;
         self.streams.remove(&key);
-        self.end_lingering(&container);
+        self.stream_ended(end);
     }
 
     /// A client's connection is gone.
@@ -224,9 +277,7 @@ impl Core {
 
     fn unroute(&mut self, key: &ClientStream, reason: Refusal) {
         let Some(Stream {
-            used: Use::Routed {
-                open, container, ..
-            },
+            used: Use::Routed { open, end, .. },
             ..
         }) = self.streams.remove(key)
         else {
@@ -239,6 +290,6 @@ impl Core {
                 reason,
             });
         }
-        self.end_lingering(&container);
+        self.stream_ended(end);
     }
 }

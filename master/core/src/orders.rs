@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use teu_protocol::ids::{ContainerId, NodeId, ProcessId, RequestId, SessionId, StreamId};
+use teu_protocol::ids::{ContainerId, NodeId, ProcessId, RequestId, SessionId, StreamId, VolumeId};
 
 use crate::{ConnectionId, limits, streams::ClientStream};
 
@@ -75,7 +75,28 @@ pub(crate) enum Purpose {
         from: ContainerId,
     },
     Detail(ContainerId),
+    Volume(VolumeId, VolumeAsk),
+    /// As `Open`, of a stream from the client that becomes the volume.
+    Import {
+        client: ClientStream,
+        number: StreamId,
+        volume: VolumeId,
+    },
     Doctor(u64),
+}
+
+/// What a node was asked of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VolumeAsk {
+    /// To create or clone it.
+    Make,
+    Destroy,
+    /// What its record says.
+    Change,
+    /// What is answered with "done".
+    Do,
+    Snapshots,
+    Usage,
 }
 
 impl Orders {
@@ -214,11 +235,18 @@ impl Orders {
 impl Purpose {
     /// Doing it twice would differ from doing it once, so the answer is remembered.
     pub(crate) fn has_an_effect(&self) -> bool {
-        !matches!(self, Self::Open { .. } | Self::Detail(_) | Self::Doctor(_))
+        !matches!(
+            self,
+            Self::Open { .. }
+                | Self::Import { .. }
+                | Self::Detail(_)
+                | Self::Doctor(_)
+                | Self::Volume(_, VolumeAsk::Snapshots | VolumeAsk::Usage)
+        )
     }
 
     /// A stream belongs to one connection: the same request on another one opens another stream.
     pub(crate) fn is_per_connection(&self) -> bool {
-        matches!(self, Self::Open { .. })
+        matches!(self, Self::Open { .. } | Self::Import { .. })
     }
 }

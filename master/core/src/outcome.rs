@@ -12,7 +12,7 @@ use teu_protocol::{
 
 use crate::{
     Core,
-    orders::{Order, Purpose},
+    orders::{Order, Purpose, VolumeAsk},
     refusals, subnet,
 };
 
@@ -67,13 +67,23 @@ impl Core {
                 Ok(ReplyBody::Started(process))
             }
             (Purpose::Open { client, number }, NodeReplyBody::Opened { window }) => {
-                let link = self
-                    .nodes
-                    .get(&order.node)
-                    .and_then(|node| node.link.connection());
-                let link = link.ok_or_else(refusals::no_container)?;
-                self.opened(link, (client, number), window)
+                self.opened(order.node, (client, number), window)?;
+                Ok(ReplyBody::Opened { window })
             }
+            (
+                Purpose::Import {
+                    client,
+                    number,
+                    volume,
+                },
+                NodeReplyBody::Opened { window },
+            ) => {
+                self.opened(order.node, (client, number), window)?;
+                Ok(ReplyBody::Importing { volume, window })
+            }
+            (Purpose::Volume(id, ask), body) => self
+                .volume_answered(order, &id, ask, body)
+                .unwrap_or_else(|| self.odd(order)),
             (Purpose::Allow { to, from }, NodeReplyBody::Done) => {
                 self.allowed(to, from, order.node);
                 Ok(ReplyBody::Done)
@@ -87,13 +97,16 @@ impl Core {
                 self.doctor_heard(id, order.node, Some(findings));
                 Ok(ReplyBody::Done)
             }
-            _ => {
-                let name = self.nodes.get(&order.node).map_or("?", |node| node.name());
-                let refusal = refusals::odd_answer(name);
-                self.refused(order, &refusal);
-                Err(refusal)
-            }
+            _ => self.odd(order),
         }
+    }
+
+    /// It answered something else than it was asked.
+    fn odd(&mut self, order: &Order) -> Outcome {
+        let name = self.nodes.get(&order.node).map_or("?", |node| node.name());
+        let refusal = refusals::odd_answer(name);
+        self.refused(order, &refusal);
+        Err(refusal)
     }
 
     fn spawned(
@@ -219,7 +232,10 @@ impl Core {
                     }
                 });
             }
-            Purpose::Open { client, number } => self.not_opened(&client, number),
+            Purpose::Open { client, number } | Purpose::Import { client, number, .. } => {
+                self.not_opened(&client, number);
+            }
+            Purpose::Volume(id, ask) => self.volume_refused(order, &id, ask),
             Purpose::Doctor(id) => self.doctor_heard(id, order.node, None),
             Purpose::Wake(_)
             | Purpose::Stop(_)
@@ -240,7 +256,11 @@ impl Core {
         match order.purpose {
             // The container stays, unconfirmed: the retry, the node's report or its late answer on
             // the next link settles it.
-            Purpose::Spawn(_) => self.orders.wait_for_late(order, self.now.monotonic_ms),
+            Purpose::Spawn(_) | Purpose::Volume(_, VolumeAsk::Make) => {
+                self.orders.wait_for_late(order, self.now.monotonic_ms);
+            }
+            // The mark stays: the report settles what was done.
+            Purpose::Volume(_, VolumeAsk::Destroy) => {}
             _ => self.refused(order, refusal),
         }
     }
@@ -250,7 +270,9 @@ impl Core {
         for (node, purpose, asker) in self.orders.expire(self.clock()) {
             match purpose {
                 Purpose::Destroy(id) => self.destroy_again(&node, &id),
-                Purpose::Open { client, number } => self.not_opened(&client, number),
+                Purpose::Open { client, number } | Purpose::Import { client, number, .. } => {
+                    self.not_opened(&client, number);
+                }
                 Purpose::Doctor(id) => self.doctor_heard(id, node, None),
                 _ => {}
             }

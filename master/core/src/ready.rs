@@ -20,7 +20,7 @@ impl Core {
             limits: limits::SESSION,
             offer: Offer {
                 nodes: self.nodes.offers_since(0),
-                volumes: Vec::new(),
+                volumes: self.volumes_of(&session.record().account),
             },
             containers: self
                 .containers

@@ -44,6 +44,7 @@ impl Core {
             self.found(id, found);
         }
         self.revoke_stale(id, &report.containers);
+        self.volumes_reported(id, report.volumes);
         self.release_held();
     }
 

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use teu_protocol::{
-    ids::{Digest, NodeId, PublicKey, SessionId, Tag},
-    message::ImageManifest,
+    ids::{Digest, NodeId, PublicKey, SessionId, Tag, VolumeId},
+    message::{ImageManifest, VolumeRecord},
 };
 
 /// An account: a key that may connect.
@@ -73,6 +73,17 @@ pub struct Possession {
     pub size: u64,
 }
 
+/// A volume that was made: the copy of what lies with its data on its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Where it lies.
+    pub node: NodeId,
+    /// What lies with its data.
+    pub record: VolumeRecord,
+    /// Its owner wants it gone.
+    pub destroying: bool,
+}
+
 /// A change to the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreOp {
@@ -104,6 +115,10 @@ pub enum StoreOp {
         /// Which blob.
         digest: Digest,
     },
+    /// Adds or replaces.
+    PutVolume(Volume),
+    /// Removes.
+    RemoveVolume(VolumeId),
 }
 
 /// All that the store holds, read when the master starts.
@@ -119,4 +134,6 @@ pub struct Restored {
     pub images: Vec<Image>,
     /// Who may use which blob.
     pub possessions: Vec<Possession>,
+    /// Volumes.
+    pub volumes: Vec<Volume>,
 }

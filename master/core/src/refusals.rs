@@ -16,6 +16,13 @@ pub(crate) fn no_container() -> Refusal {
     )
 }
 
+pub(crate) fn no_volume() -> Refusal {
+    Refusal::new(
+        RefusalCode::NotFound,
+        "there is no such volume of this account. `teu volume ls` lists those that there are",
+    )
+}
+
 pub(crate) fn no_process() -> Refusal {
     Refusal::new(
         RefusalCode::NotFound,

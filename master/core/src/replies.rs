@@ -80,6 +80,11 @@ fn size(answer: &Answer) -> usize {
         + match answer {
             Err(refusal) => refusal.message.len(),
             Ok(ReplyBody::Spawned(info) | ReplyBody::Container(info)) => info_size(info),
+            Ok(ReplyBody::Volume(info)) => {
+                let labels = info.spec.labels.iter();
+                let labels: usize = labels.map(|(k, v)| k.len() + v.len() + 48).sum();
+                labels + info.used_by.len() * 16
+            }
             Ok(ReplyBody::Image(image)) => image.names.iter().map(|n| n.len() + 24).sum(),
             Ok(_) => 0,
         }
@@ -92,7 +97,8 @@ fn info_size(info: &ContainerInfo) -> usize {
         .iter()
         .map(|(k, v)| k.len() + v.len() + 48)
         .sum();
-    command + labels + info.image_name.len() + info.allowed_from.len() * 16
+    let volumes: usize = info.volumes.iter().map(|m| m.path.len() + 48).sum();
+    command + labels + info.image_name.len() + info.allowed_from.len() * 16 + volumes
 }
 
 #[cfg(test)]

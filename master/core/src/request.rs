@@ -89,15 +89,22 @@ impl Core {
     /// Gives a remembered answer; it must not tell older news than the events that came since.
     fn replay(&mut self, caller: &Caller, mut answer: Result<ReplyBody, Refusal>) {
         let mut gone = None;
-        if let Ok(ReplyBody::Spawned(info) | ReplyBody::Container(info)) = &mut answer {
-            match self.containers.get(&info.id) {
-                Some(found) => **info = found.info.clone(),
-                None => gone = Some(info.id),
+        match &mut answer {
+            Ok(ReplyBody::Spawned(info) | ReplyBody::Container(info)) => {
+                match self.containers.get(&info.id) {
+                    Some(found) => **info = found.info.clone(),
+                    None => gone = Some(EventBody::ContainerGone(info.id)),
+                }
             }
+            Ok(ReplyBody::Volume(info)) => match self.volumes.get(&info.id) {
+                Some(found) => **info = self.volume_info(found),
+                None => gone = Some(EventBody::VolumeGone(info.id)),
+            },
+            _ => {}
         }
         self.answer(&Asker::of(caller), answer);
-        if let Some(id) = gone {
-            self.notify(&caller.session, EventBody::ContainerGone(id));
+        if let Some(gone) = gone {
+            self.notify(&caller.session, gone);
         }
     }
 
@@ -184,7 +191,7 @@ impl Core {
             | RequestBody::SetQuota { .. }
             | RequestBody::SetSchedule { .. }
             | RequestBody::ExportVolume { .. }
-            | RequestBody::ImportVolume { .. } => Err(refusals::bad("volumes are not served yet")),
+            | RequestBody::ImportVolume { .. } => self.volume_request(caller, body),
             RequestBody::Sessions => Ok(self.list_sessions(caller)),
             RequestBody::EndSession(id) => {
                 self.sessions

@@ -50,7 +50,8 @@ impl Core {
         }
         let image = self.image_to_run(&caller.account, &spec)?;
         self.check_room(caller, &spec)?;
-        let node = self.place(spec.node, &image, spec.limits)?;
+        let asked = self.node_of_volumes(caller, &spec.volumes, spec.node)?;
+        let node = self.place(asked, &image, spec.limits)?;
         self.check_bulk(node, &bulk)?;
         let container = self.requested(caller, id, node, &spec, &image);
         let info = container.info.clone();
@@ -79,7 +80,8 @@ impl Core {
         let (node, unconfirmed) = (found.info.node, found.unconfirmed);
         let image = self.image_to_run(&caller.account, &spec)?;
         if let Err(lost) = self.up(&node) {
-            if !unconfirmed || spec.node.is_some() {
+            // Volumes do not follow to another node.
+            if !unconfirmed || spec.node.is_some() || !spec.volumes.is_empty() {
                 return Err(lost);
             }
             // If the lost node comes back with it after all, it is destroyed there.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use teu_protocol::{
-    ids::{ContainerId, Digest, PublicKey, StreamId},
+    ids::{ContainerId, Digest, PublicKey, StreamId, VolumeId},
     message::Refusal,
 };
 
@@ -36,9 +36,9 @@ pub(crate) struct Stream {
 /// What it is used for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Use {
-    /// To a container.
+    /// To a node.
     Routed {
-        container: ContainerId,
+        end: End,
         at: (ConnectionId, StreamId),
         open: bool,
     },
@@ -48,6 +48,13 @@ pub(crate) enum Use {
         digest: Digest,
         size: u64,
     },
+}
+
+/// What a routed stream leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Container(ContainerId),
+    Volume(VolumeId),
 }
 
 impl Streams {
@@ -142,7 +149,8 @@ impl Streams {
     }
 
     pub(crate) fn of_container(&self, container: &ContainerId) -> Vec<ClientStream> {
-        let is_its = |stream: &Stream| matches!(stream.used, Use::Routed { container: c, .. } if c == *container);
+        let its = End::Container(*container);
+        let is_its = |stream: &Stream| matches!(stream.used, Use::Routed { end, .. } if end == its);
         self.by_client
             .iter()
             .filter(|(_, s)| is_its(s))
@@ -172,7 +180,7 @@ mod tests {
 
     fn stream(window: u64, number: u64) -> Stream {
         let used = Use::Routed {
-            container: ContainerId::from_bytes([1; 16]),
+            end: End::Container(ContainerId::from_bytes([1; 16])),
             at: (ConnectionId(9), StreamId(number)),
             open: false,
         };

@@ -111,6 +111,7 @@ async fn set_up(client: Dialer, node: Dialer) -> (Client, Node, ContainerId) {
         tty: false,
         limits: ResourceLimits::default(),
         allowed_from: Vec::new(),
+        volumes: Vec::new(),
         processes: Vec::new(),
     };
     let report = NodeReport {
@@ -120,6 +121,7 @@ async fn set_up(client: Dialer, node: Dialer) -> (Client, Node, ContainerId) {
         usage: NodeUsage::default(),
         containers: vec![running],
         layers: Vec::new(),
+        volumes: None,
     };
     node_sender
         .send(NodeToMaster::Report(Box::new(report)), Vec::new())

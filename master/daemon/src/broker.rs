@@ -26,6 +26,7 @@ use crate::{
         TICK_EVERY,
     },
     clock::Clock,
+    failpoints,
     layers::Transfers,
     peer::{Peer, other_side_gone},
     store::{Store, StoreError},
@@ -204,7 +205,10 @@ impl Broker {
             _ => true,
         });
         if !records.is_empty() {
+            let steps = failpoints::of(&records);
+            failpoints::before_commit(&steps);
             self.commit(records).await?;
+            failpoints::after_commit(&steps);
         }
         for effect in effects {
             self.perform(effect);

@@ -11,6 +11,7 @@ mod broker;
 mod clock;
 mod config;
 mod connection;
+pub mod failpoints;
 mod gate;
 mod handshake;
 mod house;

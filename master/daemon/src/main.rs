@@ -109,6 +109,9 @@ fn parse_range(text: &str) -> Result<(Ipv4Addr, u8), String> {
 }
 
 fn main() -> miette::Result<()> {
+    // Reads FAILPOINTS; held until the end.
+    #[cfg(feature = "failpoints")]
+    let _failpoints = fail::FailScenario::setup();
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("TEU_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));

@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
-use teu_master_core::Core;
+use teu_master_core::{Core, TransferSecret};
 use teu_protocol::{
     ids::PublicKey,
     noise::{HandshakeError, LocationIdentity},
@@ -96,6 +96,7 @@ impl Server {
         let clock = Clock::start();
         let key = identity::load_or_create(&config.data)?;
         let public_key = key.public();
+        let transfer = TransferSecret::of_location(key.expose_secret());
         let location = LocationIdentity::new(&config.fqdn, public_key, config.serial)?;
         let tasks = TaskTracker::new();
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
@@ -139,6 +140,7 @@ impl Server {
             location: config.fqdn,
             range: config.range,
             version: env!("CARGO_PKG_VERSION").into(),
+            transfer,
         };
         let broker = Broker {
             core: Core::new(core_config, restored, clock.now()),

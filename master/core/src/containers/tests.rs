@@ -2,7 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
-use teu_protocol::message::{ContainerInfo, Lifetime, ResourceLimits};
+use teu_protocol::message::{ContainerInfo, Lifetime, ResourceLimits, VolumeMount};
 
 use crate::container::Doom;
 
@@ -28,6 +28,7 @@ fn container(n: u8, node: u8, tag: bool, memory: Option<u64>) -> Container {
             ..ResourceLimits::default()
         },
         allowed_from: Vec::new(),
+        volumes: mounts(n),
     };
     Container {
         info,
@@ -40,6 +41,20 @@ fn container(n: u8, node: u8, tag: bool, memory: Option<u64>) -> Container {
         doom: None,
         unconfirmed: false,
         linger_until_ms: None,
+    }
+}
+
+/// Every other container has the same volume, some twice.
+fn mounts(n: u8) -> Vec<VolumeMount> {
+    let mount = |path: &str| VolumeMount {
+        volume: VolumeId::from_bytes([n % 2; 16]),
+        path: path.into(),
+        read_only: false,
+    };
+    match n % 3 {
+        0 => Vec::new(),
+        1 => vec![mount("/a")],
+        _ => vec![mount("/a"), mount("/b")],
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use bytes::Bytes;
 use teu_master_core::{
     Config, ConnectionId, Core, Effect, Input, Now, Outbound,
-    record::{Account, Image, Node, Possession, Restored, Session},
+    record::{Account, Image, Node, Possession, Restored, Session, Volume},
 };
 use teu_protocol::{
     ids::{AttachmentId, ContainerId, Digest, NodeId, PublicKey, RequestId, SessionId},
@@ -83,6 +83,7 @@ pub(crate) fn stored() -> Restored {
         sessions: Vec::new(),
         images: vec![image(ALICE), image(BOB)],
         possessions: vec![possession(ALICE), possession(BOB)],
+        volumes: Vec::new(),
     }
 }
 
@@ -94,14 +95,17 @@ pub(crate) fn report(containers: Vec<NodeContainer>) -> NodeReport {
             cpu_millis: 4_000,
             memory_bytes: 8 << 30,
             disk_bytes: 1 << 40,
+            pool_bytes: 1 << 40,
         },
         usage: NodeUsage {
             memory_free_bytes: 8 << 30,
             disk_free_bytes: 1 << 40,
+            pool_free_bytes: 1 << 39,
             ..NodeUsage::default()
         },
         containers,
         layers: Vec::new(),
+        volumes: Some(Vec::new()),
     }
 }
 
@@ -114,6 +118,7 @@ pub(crate) fn spec() -> SpawnSpec {
         process: ProcessSpec::default(),
         entrypoint: None,
         files: Vec::new(),
+        volumes: Vec::new(),
         limits: ResourceLimits::default(),
         asleep: false,
         lifetime: Lifetime::Session,
@@ -145,6 +150,7 @@ pub(crate) fn as_reported(spawn: &NodeSpawn, ip: Ipv4Addr) -> NodeContainer {
         tty: false,
         limits: spawn.spec.limits,
         allowed_from: Vec::new(),
+        volumes: spawn.spec.volumes.clone(),
         processes: Vec::new(),
     }
 }
@@ -239,9 +245,17 @@ impl House {
         n: usize,
         containers: Vec<NodeContainer>,
     ) -> (ConnectionId, Vec<Effect>) {
+        self.node_that_reports(n, report(containers))
+    }
+
+    pub(crate) fn node_that_reports(
+        &mut self,
+        n: usize,
+        report: NodeReport,
+    ) -> (ConnectionId, Vec<Effect>) {
         let (connection, mut effects) =
             self.connect(NODE_KEYS[n], Role::Node, SessionAsk::New, attachment(0));
-        let report = NodeToMaster::Report(Box::new(report(containers)));
+        let report = NodeToMaster::Report(Box::new(report));
         effects.extend(self.node_says(connection, report));
         (connection, effects)
     }
@@ -342,6 +356,10 @@ impl House {
 
     /// What a restarted master would find in the store.
     pub(crate) fn restart(&mut self, sessions: Vec<Session>) {
+        self.restart_with(sessions, Vec::new());
+    }
+
+    pub(crate) fn restart_with(&mut self, sessions: Vec<Session>, volumes: Vec<Volume>) {
         let now = Now {
             monotonic_ms: 0,
             unix_ms: self.now.unix_ms + 1,
@@ -351,6 +369,7 @@ impl House {
             Config::default(),
             Restored {
                 sessions,
+                volumes,
                 ..stored()
             },
             now,

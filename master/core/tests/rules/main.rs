@@ -14,3 +14,6 @@ mod ownership;
 mod retrying;
 mod spawning;
 mod streams;
+mod volumes;
+mod volumes_kept;
+mod volumes_shared;

@@ -2,10 +2,12 @@
 
 use std::{io::Write as _, path::Path};
 
-use teu_master_core::record::{Account, Image, Node, Possession, Restored, Session, StoreOp};
+use teu_master_core::record::{
+    Account, Image, Node, Possession, Restored, Session, StoreOp, Volume,
+};
 use teu_protocol::{
-    ids::{Digest, NodeId, PublicKey, SessionId},
-    message::ImageManifest,
+    ids::{Digest, NodeId, PublicKey, SessionId, VolumeId},
+    message::{ImageManifest, SnapshotSchedule, VolumeOrigin, VolumeRecord, VolumeSpec},
 };
 
 use super::{MemoryStore, RedbStore, Store, StoreError};
@@ -47,6 +49,31 @@ fn image(byte: u8) -> Image {
     }
 }
 
+fn volume(byte: u8, destroying: bool) -> Volume {
+    Volume {
+        node: NodeId::from_bytes([9; 16]),
+        record: VolumeRecord {
+            id: VolumeId::from_bytes([byte; 16]),
+            account: key(1),
+            created_ms: 6,
+            spec: VolumeSpec {
+                tag: "data".parse().ok(),
+                quota_bytes: Some(1 << 20),
+                schedule: Some(SnapshotSchedule {
+                    every_s: 3_600,
+                    keep: 24,
+                }),
+                labels: [("for".to_owned(), "tests".to_owned())].into(),
+            },
+            origin: Some(VolumeOrigin {
+                volume: VolumeId::from_bytes([1; 16]),
+                snapshot: "before".parse().unwrap(),
+            }),
+        },
+        destroying,
+    }
+}
+
 fn one_of_each() -> Vec<StoreOp> {
     let node = Node {
         id: NodeId::from_bytes([9; 16]),
@@ -65,6 +92,7 @@ fn one_of_each() -> Vec<StoreOp> {
         StoreOp::PutSession(session(2)),
         StoreOp::PutImage(image(1)),
         StoreOp::PutPossession(possession),
+        StoreOp::PutVolume(volume(4, false)),
     ]
 }
 
@@ -76,6 +104,12 @@ fn conforms(store: &dyn Store) {
     assert_eq!((all.nodes.len(), all.sessions.len()), (1, 1));
     assert_eq!(all.images, [image(1)]);
     assert_eq!(all.possessions.len(), 1);
+    assert_eq!(all.volumes, [volume(4, false)]);
+
+    store
+        .commit(&[StoreOp::PutVolume(volume(4, true))])
+        .unwrap();
+    assert_eq!(store.load().unwrap().volumes, [volume(4, true)]);
 
     store
         .commit(&[StoreOp::PutAccount(account(1, "anna"))])
@@ -115,6 +149,7 @@ fn conforms(store: &dyn Store) {
     store
         .commit(&[
             StoreOp::RemoveAccount(key(1)),
+            StoreOp::RemoveVolume(volume(4, false).record.id),
             StoreOp::RemoveSession(session(2).id),
             StoreOp::RemoveSession(session(3).id),
             StoreOp::RemoveImage {
@@ -134,6 +169,7 @@ fn conforms(store: &dyn Store) {
         "nodes are never removed"
     );
     assert!(left.sessions.is_empty() && left.images.is_empty() && left.possessions.is_empty());
+    assert!(left.volumes.is_empty());
     store.commit(&[StoreOp::RemoveAccount(key(1))]).unwrap();
 }
 
@@ -173,6 +209,30 @@ fn a_file_in_use_is_not_opened_twice() {
         RedbStore::open(&path),
         Err(StoreError::Open { .. })
     ));
+}
+
+#[test]
+fn a_store_of_before_volumes_is_opened_and_takes_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    filled(&path);
+    {
+        let database = redb::Database::create(&path).unwrap();
+        let write = database.begin_write().unwrap();
+        let table: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("volumes");
+        assert!(write.delete_table(table).unwrap(), "it was there");
+        write.commit().unwrap();
+    }
+    let store = RedbStore::open(&path).unwrap();
+    let all = store.load().unwrap();
+    assert_eq!(all.accounts, [account(1, "ann")]);
+    assert_eq!(all.volumes, []);
+    store
+        .commit(&[StoreOp::PutVolume(volume(5, false))])
+        .unwrap();
+    drop(store);
+    let store = RedbStore::open(&path).unwrap();
+    assert_eq!(store.load().unwrap().volumes, [volume(5, false)]);
 }
 
 #[test]

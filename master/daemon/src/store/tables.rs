@@ -9,13 +9,14 @@ use teu_master_core::record::{Restored, StoreOp};
 use super::StoreError;
 
 /// The tables.
-pub(super) const TABLES: [&str; 5] = [ACCOUNTS, NODES, SESSIONS, IMAGES, POSSESSIONS];
+pub(super) const TABLES: [&str; 6] = [ACCOUNTS, NODES, SESSIONS, IMAGES, POSSESSIONS, VOLUMES];
 
 const ACCOUNTS: &str = "accounts";
 const NODES: &str = "nodes";
 const SESSIONS: &str = "sessions";
 const IMAGES: &str = "images";
 const POSSESSIONS: &str = "possessions";
+const VOLUMES: &str = "volumes";
 
 /// An operation on a table of bytes.
 #[derive(Debug)]
@@ -62,6 +63,12 @@ pub(super) fn change(operation: &StoreOp) -> Result<Change, StoreError> {
             joined(account.as_bytes(), digest.as_bytes()),
             None,
         ),
+        StoreOp::PutVolume(record) => (
+            VOLUMES,
+            record.record.id.as_bytes().to_vec(),
+            Some(pack(VOLUMES, record)?),
+        ),
+        StoreOp::RemoveVolume(id) => (VOLUMES, id.as_bytes().to_vec(), None),
     };
     Ok(Change { table, key, value })
 }
@@ -77,6 +84,7 @@ pub(super) fn restore(
         NODES => restored.nodes.push(unpack(table, value)?),
         SESSIONS => restored.sessions.push(unpack(table, value)?),
         IMAGES => restored.images.push(unpack(table, value)?),
+        VOLUMES => restored.volumes.push(unpack(table, value)?),
         _ => restored.possessions.push(unpack(table, value)?),
     }
     Ok(())

@@ -247,6 +247,7 @@ impl Node {
                 cpu_millis: 4_000,
                 memory_bytes: 8 << 30,
                 disk_bytes: 100 << 30,
+                pool_bytes: 0,
             },
             usage: NodeUsage {
                 memory_free_bytes: 8 << 30,
@@ -255,6 +256,7 @@ impl Node {
             },
             containers,
             layers: Vec::new(),
+            volumes: None,
         };
         self.send(NodeToMaster::Report(Box::new(report)), Vec::new())
             .await;
@@ -281,6 +283,7 @@ impl Node {
             tty: false,
             limits: Default::default(),
             allowed_from: Vec::new(),
+            volumes: Vec::new(),
             processes: Vec::new(),
         }
     }
