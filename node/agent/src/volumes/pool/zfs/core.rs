@@ -5,7 +5,7 @@
 //! of the kernel: it is done, or nothing is. Invariants: a call that hangs (a suspended pool) costs one
 //! deadline, and every later call fails at once until it is gone; only parts of the crate
 //! `zfs-core` are called that docs/decisions/0012-zfs-core.md found sound.
-//! Next: `command.rs`.
+//! Next: `driver.rs` for the seam, `command.rs` for the commands.
 
 use std::{
     ffi::CString,
@@ -22,24 +22,102 @@ use std::{
 use nvpair::NvList;
 use zfs_core::{DataSetType, Zfs};
 
+use super::{
+    super::PoolError,
+    driver::{Driver, Property},
+};
 use crate::sys::nvlist;
 
 /// How long a call may take. A healthy pool commits within seconds.
 const DEADLINE: Duration = Duration::from_mins(1);
 
+/// The library before the command, or the command alone where the kernel has no OpenZFS.
+pub(super) fn before(command: Box<dyn Driver>) -> Box<dyn Driver> {
+    match Core::open() {
+        Ok(library) => Box::new(LibraryFirst { library, command }),
+        Err(error) => {
+            tracing::debug!(%error, "libzfs_core does not open /dev/zfs; the zfs command is used alone");
+            command
+        }
+    }
+}
+
+/// Asks the library, and the command if that did not do it.
+#[derive(Debug)]
+struct LibraryFirst {
+    library: Core,
+    command: Box<dyn Driver>,
+}
+
+impl Driver for LibraryFirst {
+    fn describe(&self) -> String {
+        format!("libzfs_core, with {} behind it", self.command.describe())
+    }
+
+    fn create(&self, dataset: &str, properties: &[Property<'_>]) -> Result<(), PoolError> {
+        let done = self.library.create(dataset, properties);
+        done.or_else(|error| {
+            refused("create", dataset, &error);
+            self.command.create(dataset, properties)
+        })
+    }
+
+    fn clone_snapshot(
+        &self,
+        snapshot: &str,
+        dataset: &str,
+        properties: &[Property<'_>],
+    ) -> Result<(), PoolError> {
+        let done = self.library.clone_snapshot(snapshot, dataset, properties);
+        done.or_else(|error| {
+            refused("clone", snapshot, &error);
+            self.command.clone_snapshot(snapshot, dataset, properties)
+        })
+    }
+
+    fn snapshot(&self, snapshot: &str) -> Result<(), PoolError> {
+        self.library.snapshot(snapshot).or_else(|error| {
+            refused("snapshot", snapshot, &error);
+            self.command.snapshot(snapshot)
+        })
+    }
+
+    fn roll_back(&self, snapshot: &str) -> Result<(), PoolError> {
+        self.library.roll_back(snapshot).or_else(|error| {
+            refused("rollback", snapshot, &error);
+            self.command.roll_back(snapshot)
+        })
+    }
+
+    fn destroy(&self, name: &str) -> Result<(), PoolError> {
+        self.library.destroy(name).or_else(|error| {
+            refused("destroy", name, &error);
+            self.command.destroy(name)
+        })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), PoolError> {
+        self.library.rename(from, to).or_else(|error| {
+            refused("rename", from, &error);
+            self.command.rename(from, to)
+        })
+    }
+}
+
+fn refused(what: &str, name: &str, error: &io::Error) {
+    tracing::debug!(what, name, %error, "libzfs_core refused; asking the zfs command");
+}
+
 /// The library, with `/dev/zfs` open.
 #[derive(Debug, Clone)]
-pub(super) struct Core {
+struct Core {
     zfs: Arc<Zfs>,
     stuck: Arc<AtomicUsize>,
 }
 
-/// A property as the `zfs` command would be told it: `("refquota", "1048576")`.
-pub(super) type Property<'a> = (&'a str, &'a str);
-
 impl Core {
     /// Opens it. Fails if the kernel has no OpenZFS.
-    pub(super) fn open() -> io::Result<Self> {
+    fn open() -> io::Result<Self> {
         Ok(Self {
             zfs: Arc::new(Zfs::new()?),
             stuck: Arc::default(),
@@ -47,13 +125,13 @@ impl Core {
     }
 
     /// `zfs create -o … dataset`, not mounted.
-    pub(super) fn create(&self, dataset: &str, properties: &[Property<'_>]) -> io::Result<()> {
+    fn create(&self, dataset: &str, properties: &[Property<'_>]) -> io::Result<()> {
         let (dataset, properties) = (text(dataset)?, Values::read(properties)?);
         self.call(move |zfs| zfs.create(&*dataset, DataSetType::Zfs, &properties.list()?))
     }
 
     /// `zfs clone -o … snapshot dataset`, not mounted.
-    pub(super) fn clone_snapshot(
+    fn clone_snapshot(
         &self,
         snapshot: &str,
         dataset: &str,
@@ -68,7 +146,7 @@ impl Core {
     }
 
     /// `zfs snapshot dataset@name`.
-    pub(super) fn snapshot(&self, snapshot: &str) -> io::Result<()> {
+    fn snapshot(&self, snapshot: &str) -> io::Result<()> {
         let snapshot = text(snapshot)?;
         self.call(move |zfs| {
             // Only its being there is looked at: reading such a list of errors may panic.
@@ -81,7 +159,7 @@ impl Core {
     }
 
     /// `zfs rollback snapshot`: refused if there are younger ones. Mounts stay and show the old tree.
-    pub(super) fn roll_back(&self, snapshot: &str) -> io::Result<()> {
+    fn roll_back(&self, snapshot: &str) -> io::Result<()> {
         let dataset = snapshot.split('@').next().unwrap_or_default();
         let (dataset, snapshot) = (text(dataset)?, text(snapshot)?);
         self.call(move |zfs| zfs.rollback_to(&*dataset, &*snapshot))
@@ -89,13 +167,13 @@ impl Core {
 
     /// `zfs destroy name` of a dataset that is not mounted and has nothing below it, or of a snapshot
     /// without clones. Whatever else is refused.
-    pub(super) fn destroy(&self, name: &str) -> io::Result<()> {
+    fn destroy(&self, name: &str) -> io::Result<()> {
         let name = text(name)?;
         self.call(move |zfs| zfs.destroy(&*name))
     }
 
     /// `zfs rename from to` of a dataset that is not mounted.
-    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let (from, to) = (text(from)?, text(to)?);
         self.call(move |zfs| zfs.rename(&*from, &*to))
     }
