@@ -20,6 +20,12 @@ mod root;
 mod stdio;
 #[path = "keeper/unified.rs"]
 mod unified;
+#[path = "keeper/volume_exchange.rs"]
+mod volume_exchange;
+#[path = "keeper/volume_lab.rs"]
+mod volume_lab;
+#[path = "keeper/volumes.rs"]
+mod volumes;
 
 use rig::{Rig, command, sh};
 use teu_node::keeper::{ExitStatus, Refusal, StartError};

@@ -1,8 +1,8 @@
-//! Root filesystems: layers, files written ahead, volumes.
+//! Root filesystems: layers, files written ahead.
 
 use std::{fs, os::unix::fs::MetadataExt};
 
-use teu_node::keeper::{VolumeMountPlan, ExitStatus, HostEntry, PreBootFile};
+use teu_node::keeper::{ExitStatus, HostEntry, PreBootFile};
 
 use crate::rig::{BASE, Rig, sh};
 
@@ -120,37 +120,6 @@ async fn names_are_resolved_by_generated_files_also_later() {
         "{text}"
     );
     assert!(text.contains("10.1.2.3\tboxed"), "{text}");
-}
-
-#[tokio::test]
-async fn volumes_are_mounted_with_mapped_owners_and_survive() {
-    let rig = Rig::new().await;
-    let volume = rig.dir.path().join("volume");
-    fs::create_dir(&volume).unwrap();
-    fs::write(volume.join("old"), "old\n").unwrap();
-    let bind = |target: &str, read_only| VolumeMountPlan {
-        source: volume.clone(),
-        target: target.into(),
-        read_only,
-        idmapped: true,
-    };
-    let mut plan = rig.plan(
-        "vol",
-        sh("exec 2>&1; cat /data/old; echo new > /data/new; echo x > /ro/x; cat /ro/new"),
-    );
-    plan.mounts = vec![bind("/data", false), bind("/ro", true)];
-    let mut boxed = rig.start("vol", plan).await;
-    let (_, text) = boxed.finish().await;
-    assert!(
-        text.starts_with("old\n") && text.ends_with("new\n"),
-        "{text}"
-    );
-    assert!(text.contains("Read-only"), "{text}");
-    assert_eq!(
-        fs::metadata(volume.join("new")).unwrap().uid(),
-        0,
-        "any node, any account"
-    );
 }
 
 #[tokio::test]
