@@ -319,8 +319,16 @@ mod tests {
         );
         assert_eq!(errno(core.create(&name(""), &[])), Some(libc::EEXIST));
 
-        core.snapshot(&name("@one")).unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let both = LibraryFirst {
+            library: core.clone(),
+            command: Box::new(Asked(Arc::clone(&asked))),
+        };
+        both.snapshot(&name("@one")).unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 0, "the library did it");
         assert!(core.snapshot(&name("@one")).is_err());
+        both.snapshot(&name("@one")).unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "the library refused");
         assert!(core.snapshot(&name("-none@one")).is_err());
         core.roll_back(&name("@one")).unwrap();
         core.snapshot(&name("@two")).unwrap();
@@ -340,5 +348,34 @@ mod tests {
         }
         assert_eq!(errno(core.destroy(&name(""))), Some(libc::ENOENT));
         assert_eq!(zfs(&["list", "-H", &name("")]), "");
+    }
+
+    /// A command that does nothing, and counts how often it was asked for a snapshot.
+    #[derive(Debug)]
+    struct Asked(Arc<AtomicUsize>);
+
+    impl Driver for Asked {
+        fn describe(&self) -> String {
+            "a count".to_owned()
+        }
+        fn create(&self, _: &str, _: &[Property<'_>]) -> Result<(), PoolError> {
+            unreachable!()
+        }
+        fn clone_snapshot(&self, _: &str, _: &str, _: &[Property<'_>]) -> Result<(), PoolError> {
+            unreachable!()
+        }
+        fn snapshot(&self, _: &str) -> Result<(), PoolError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        fn roll_back(&self, _: &str) -> Result<(), PoolError> {
+            unreachable!()
+        }
+        fn destroy(&self, _: &str) -> Result<(), PoolError> {
+            unreachable!()
+        }
+        fn rename(&self, _: &str, _: &str) -> Result<(), PoolError> {
+            unreachable!()
+        }
     }
 }
