@@ -65,10 +65,13 @@ impl ZfsPool {
         let mount_dir = found.map_err(failed_io(format!("open {}", mount_dir.display())))?;
         path_text(&mount_dir)?;
         let command = ZfsCommand::new(Tools::lock(&mount_dir.join("zfs.lock"))?);
+        let driver: Box<dyn Driver> = Box::new(command.clone());
+        #[cfg(feature = "zfs-core")]
+        let driver = core::before(driver);
         let pool = Self {
             parent: Parent(parent.to_owned()),
             mount_dir,
-            driver: Box::new(command.clone()),
+            driver,
             command,
             making: Mutex::default(),
         };
