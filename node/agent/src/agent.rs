@@ -157,7 +157,10 @@ impl Agent {
         let report = NodeReport {
             platform: platform(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            capacity: self.capacity,
+            capacity: NodeCapacity {
+                pool_bytes: self.yard.volumes.space().total,
+                ..self.capacity
+            },
             usage,
             containers: self.core.containers(),
             layers: self
@@ -177,6 +180,7 @@ impl Agent {
         let (containers, limits) = self.core.promised();
         let mut usage = NodeUsage {
             containers,
+            pool_free_bytes: self.yard.volumes.space().free,
             ..self.measured
         };
         for limit in limits {

@@ -33,6 +33,7 @@ use crate::{
     slots::{NetworkReleaser, SlotsHandle},
     state::DataDir,
     sys::net::NetworkHandle,
+    volumes::worker::WorkerHandle,
 };
 
 /// What the tasks need. Cheap to clone.
@@ -56,6 +57,8 @@ pub struct YardInner {
     pub network: NetworkHandle,
     /// Gives slots' networks back.
     pub releaser: NetworkReleaser,
+    /// Volumes.
+    pub volumes: WorkerHandle,
     /// Extracted layers.
     pub layers: LayerStore,
     /// For containers' resolv.conf.

@@ -3,11 +3,13 @@
 //! Owner: whoever asks. Invariant: a finding that is not good says how to mend it; nothing is
 //! changed by looking. Next: `sys::net` for the network's own problems.
 
+mod volumes;
+
 use std::path::Path;
 
 use teu_protocol::{
-    ids::ContainerId,
-    message::{Finding, Severity},
+    ids::{ContainerId, VolumeId},
+    message::{Finding, Severity, VolumeState},
 };
 
 use crate::{containers::Yard, keeper};
@@ -16,7 +18,11 @@ use crate::{containers::Yard, keeper};
 const DISK_FREE_PERCENT: u64 = 5;
 
 /// Looks at everything.
-pub async fn examine(yard: &Yard, stuck: &[ContainerId]) -> Vec<Finding> {
+pub async fn examine(
+    yard: &Yard,
+    stuck: &[ContainerId],
+    unwell: &[(VolumeId, VolumeState)],
+) -> Vec<Finding> {
     let mut findings = vec![
         kernel(),
         cgroups(),
@@ -44,6 +50,7 @@ pub async fn examine(yard: &Yard, stuck: &[ContainerId]) -> Vec<Finding> {
     let layers = yard.layers.usage();
     let message = format!("{} layers in {} MiB", layers.layers, layers.bytes >> 20);
     findings.push(good("layers", &message));
+    findings.extend(volumes::findings(yard.volumes.view(), unwell).await);
     findings
 }
 

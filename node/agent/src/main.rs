@@ -12,6 +12,7 @@ use teu_node::{
     purge,
     state::{DataDir, load_or_make_key},
     sys::names::InstanceName,
+    volumes::pool::PoolChoice,
 };
 use teu_protocol::{ids::PublicKey, noise::LocationIdentity};
 
@@ -48,6 +49,10 @@ enum Verb {
         /// How people call this node [default: the host's name].
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
+        /// Where volumes lie: `auto` (a file in the data directory that grows, with btrfs in it),
+        /// `none`, a directory on a btrfs, `loop:/a/file`, or `zfs:pool/dataset`.
+        #[arg(long, value_name = "POOL", env = "TEU_POOL", default_value_t)]
+        pool: PoolChoice,
         /// Sandboxes to keep prepared, so that a spawn takes milliseconds.
         #[arg(long, value_name = "N", default_value_t = 4)]
         slots: usize,
@@ -107,9 +112,12 @@ fn perform(verb: Verb) -> miette::Result<()> {
             data,
             instance,
             name,
+            pool,
             slots,
         } => {
             start_log();
+            #[cfg(feature = "failpoints")]
+            let _failpoints = fail::FailScenario::setup();
             let location = LocationIdentity::new(&fqdn, master_key, serial).into_diagnostic()?;
             let name = name.unwrap_or_else(host_name);
             let config = AgentConfig {
@@ -118,6 +126,7 @@ fn perform(verb: Verb) -> miette::Result<()> {
                 data,
                 instance,
                 name,
+                pool,
                 slots,
             };
             check_root()?;

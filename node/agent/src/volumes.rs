@@ -1,7 +1,10 @@
 //! Volumes on this node: where they lie, who has them mounted, and their streams.
 //!
 //! Owner: the volume worker. Invariant: an answer leaves after what it says is durable.
-//! Next: [`pool`] for the seam to the file systems.
+//! Next: [`worker`] for who does what is asked, [`pool`] for the seam to the file systems, [`mounts`] for
+//! volumes in containers, [`transfer`] for streams.
 
 pub mod mounts;
 pub mod pool;
+pub mod transfer;
+pub mod worker;

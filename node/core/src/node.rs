@@ -10,7 +10,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use teu_protocol::{
     ids::{ContainerId, ProcessId, VolumeId},
-    message::{ContainerState, NodeContainer, NodeVolume, ResourceLimits, VolumeState},
+    message::{
+        ContainerState, NodeContainer, NodeVolume, ResourceLimits, VolumeMount, VolumeState,
+    },
 };
 
 use crate::{
@@ -80,6 +82,13 @@ impl NodeCore {
             told
         };
         self.containers.values().map(told).collect()
+    }
+
+    /// What a container has mounted.
+    #[must_use]
+    pub fn mounts(&self, container: ContainerId) -> Option<&[VolumeMount]> {
+        let known = self.containers.get(&container)?;
+        Some(&known.record.volumes)
     }
 
     /// Its volumes, for a report. `None`: the pool cannot be read.

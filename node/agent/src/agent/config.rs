@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use teu_protocol::noise::LocationIdentity;
 
-use crate::sys::names::InstanceName;
+use crate::{sys::names::InstanceName, volumes::pool::PoolChoice};
 
 /// The command line, checked.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct AgentConfig {
     pub instance: InstanceName,
     /// For people.
     pub name: String,
+    /// Where volumes lie.
+    pub pool: PoolChoice,
     /// Warm slots to keep.
     pub slots: usize,
 }

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use teu_link::Dialer;
@@ -41,6 +41,10 @@ use crate::{
     state::{DataDir, StateError, load_or_make_key},
     sys::net::{Adopted, NetConfig, NetError, NetworkHandle},
     usage,
+    volumes::{
+        pool,
+        worker::{FirstLook, WorkerHandle},
+    },
 };
 
 /// Events on their way to the loop: tasks wait when it is full, and it is empty in microseconds.
@@ -182,6 +186,7 @@ async fn assemble(
     };
     let releaser = NetworkReleaser::start(network.clone());
     let slots = SlotsHandle::start(launcher, network.clone(), releaser.clone(), config.slots);
+    let (volumes, first_look) = start_volumes(config, &data, &cgroup_parent, events.clone())?;
     let (link, link_now) = watch::channel(None);
     let yard = Yard::new(YardInner {
         data,
@@ -191,6 +196,7 @@ async fn assemble(
         network,
         releaser,
         layers,
+        volumes,
         name_servers: name_servers.into_iter().map(Into::into).collect(),
         link: link_now,
         events: events.clone(),
@@ -213,7 +219,31 @@ async fn assemble(
     for one in found {
         agent.adopt(one);
     }
+    // Dropped unanswered, or too slow: it is told later, when the pool is looked at again.
+    let listed = tokio::time::timeout(FIRST_LOOK_PATIENCE, first_look).await;
+    agent.show_current_trees().await;
+    agent.input(Input::Volumes(listed.ok().and_then(Result::ok).flatten()));
     Ok(agent)
+}
+
+/// A pool that is slower than this (a file system that is checked) comes later.
+const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(30);
+
+fn start_volumes(
+    config: &AgentConfig,
+    data: &DataDir,
+    cgroup_parent: &str,
+    events: mpsc::Sender<Event>,
+) -> Result<(WorkerHandle, FirstLook), AgentError> {
+    let choice = config.pool.clone();
+    let dir = data.path().to_owned();
+    let open = Box::new(move || pool::open(&choice, &dir));
+    WorkerHandle::start(open, data.path(), cgroup_parent.to_owned(), events).map_err(|source| {
+        AgentError::Io {
+            action: "start the thread of volumes".to_owned(),
+            source,
+        }
+    })
 }
 
 async fn open_network(

@@ -21,9 +21,10 @@ use super::{
 };
 use crate::{
     agent::Event,
-    keeper::{StartPlan, sweep},
+    keeper::{StartPlan, VolumeMountPlan, sweep},
     slots::WarmSlot,
     state::StoredContainer,
+    volumes::worker::mount_plans,
 };
 
 /// Prepares, and tells `Event::Prepared`.
@@ -34,7 +35,7 @@ pub async fn prepare(yard: Yard, plan: SpawnPlan, uid_base: u32, unwanted: Cance
         // Whatever is under way is dropped: a slot goes back, a fetch ends.
         () = unwanted.cancelled() => Err(destroyed_meanwhile()),
         taken = take(&yard, &plan) => match taken {
-            Ok((slot, lower)) => start(&yard, plan, uid_base, slot, lower).await,
+            Ok(taken) => start(&yard, plan, uid_base, taken).await,
             Err(refusal) => Err(refusal),
         },
     };
@@ -51,7 +52,15 @@ fn destroyed_meanwhile() -> Refusal {
     )
 }
 
-async fn take(yard: &Yard, plan: &SpawnPlan) -> Result<(WarmSlot, Vec<PathBuf>), Refusal> {
+/// What a container needs before it can be started.
+struct Taken {
+    slot: WarmSlot,
+    /// Lowest first.
+    layers: Vec<PathBuf>,
+    mounts: Vec<VolumeMountPlan>,
+}
+
+async fn take(yard: &Yard, plan: &SpawnPlan) -> Result<Taken, Refusal> {
     layers::ensure(yard, &plan.layers).await?;
     let digests: Vec<Digest> = plan.layers.iter().map(|layer| layer.digest).collect();
     let mut lower = yard
@@ -60,22 +69,38 @@ async fn take(yard: &Yard, plan: &SpawnPlan) -> Result<(WarmSlot, Vec<PathBuf>),
         .map_err(|error| refuse_layer(&error))?;
     // The store has the uppermost first, the keeper wants the lowest first.
     lower.reverse();
+    let mounts = if plan.record.volumes.is_empty() {
+        Vec::new()
+    } else {
+        let volumes = plan.record.volumes.clone();
+        let plans = yard
+            .volumes
+            .run(move |pool| mount_plans(pool.as_ref(), &volumes));
+        plans.await?
+    };
     let slot = yard
         .slots
         .take()
         .await
         .map_err(|error| refuse_slot(&error))?;
-    Ok((slot, lower))
+    Ok(Taken {
+        slot,
+        layers: lower,
+        mounts,
+    })
 }
 
 async fn start(
     yard: &Yard,
     mut plan: SpawnPlan,
     uid_base: u32,
-    slot: WarmSlot,
-    layers: Vec<PathBuf>,
+    taken: Taken,
 ) -> Result<Sandbox, Refusal> {
-    let WarmSlot { keeper, net } = slot;
+    let Taken {
+        slot: WarmSlot { keeper, net },
+        layers,
+        mounts,
+    } = taken;
     let container = plan.record.container;
     let dir = yard.data.container(container);
     plan.record.ip = Some(net.ip);
@@ -92,6 +117,7 @@ async fn start(
         layers,
         address: sandbox.net.ip.into(),
         name_servers: yard.name_servers.clone(),
+        mounts,
     };
     let start = start_plan(&plan, place);
     let asleep = plan.asleep;

@@ -14,7 +14,7 @@ use teu_protocol::message::{ResourceLimits, TermSize};
 use crate::{
     keeper::{
         self, DEFAULT_PIDS, IdRange, Limits, LogLimits, PreBootFile, ProcessPlan, RootPlan,
-        StartPlan, TerminalSize,
+        StartPlan, TerminalSize, VolumeMountPlan,
     },
     state::ContainerDir,
 };
@@ -29,6 +29,7 @@ pub(super) struct Place<'a> {
     pub(super) layers: Vec<PathBuf>,
     pub(super) address: IpAddr,
     pub(super) name_servers: Vec<IpAddr>,
+    pub(super) mounts: Vec<VolumeMountPlan>,
 }
 
 pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
@@ -38,6 +39,7 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
         layers,
         address,
         name_servers,
+        mounts,
     } = place;
     let files = plan.files.iter().map(|(file, contents)| PreBootFile {
         path: PathBuf::from(&file.path),
@@ -66,7 +68,7 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
         hosts: Vec::new(),
         address: Some(address),
         name_servers,
-        mounts: Vec::new(),
+        mounts,
         limits: limits(&plan.record.limits),
         log: LogLimits::default(),
         shm_bytes: SHM_BYTES,

@@ -9,7 +9,7 @@ use teu_node_core::{
     plan::{ExecPlan, SpawnPlan},
 };
 use teu_protocol::{
-    ids::{ContainerId, ProcessId, RequestId},
+    ids::{ContainerId, ProcessId, PublicKey, RequestId},
     message::{NodeReplyBody, Refusal, RefusalCode, TermSize},
 };
 
@@ -38,7 +38,7 @@ impl Agent {
         if let Some(entry) = self.table.get_mut(&container) {
             entry.process(container.main_process());
         }
-        match self.uid_base(&plan) {
+        match self.uid_base(plan.record.account) {
             Ok(base) => drop(tokio::spawn(prepare(
                 self.yard.clone(),
                 plan,
@@ -57,11 +57,11 @@ impl Agent {
     }
 
     /// The account's range; kept before it is used.
-    fn uid_base(&mut self, plan: &SpawnPlan) -> Result<u32, Refusal> {
+    pub(super) fn uid_base(&mut self, account: PublicKey) -> Result<u32, Refusal> {
         let what = "the account gets no range of user ids on this node";
         let range = self
             .accounts
-            .range_of(plan.record.account)
+            .range_of(account)
             .map_err(|error| refuse_internal(what, &error))?;
         if range.is_new {
             let kept = self.yard.data.keep_accounts(&self.accounts);
@@ -247,8 +247,9 @@ impl Agent {
     pub(super) fn examine(&self, request: RequestId) {
         let yard = self.yard.clone();
         let stuck: Vec<ContainerId> = self.core.stuck().collect();
+        let unwell: Vec<_> = self.core.unwell().collect();
         tokio::spawn(async move {
-            let findings = crate::doctor::examine(&yard, &stuck).await;
+            let findings = crate::doctor::examine(&yard, &stuck, &unwell).await;
             let result = Ok(NodeReplyBody::Findings(findings));
             let _ = yard
                 .events

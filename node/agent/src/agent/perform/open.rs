@@ -33,7 +33,7 @@ pub(super) struct TunnelOrder {
     pub(super) window: u64,
 }
 
-fn link_lost() -> Refusal {
+pub(super) fn link_lost() -> Refusal {
     Refusal::new(
         RefusalCode::NodeLost,
         "the node's link to the master was lost meanwhile",
@@ -45,7 +45,7 @@ fn gone() -> Refusal {
 }
 
 impl Agent {
-    fn refuse_opening(&self, request: RequestId, refusal: Refusal) {
+    pub(super) fn refuse_opening(&self, request: RequestId, refusal: Refusal) {
         let events = self.yard.events.clone();
         let event = Event::Opened {
             request,
@@ -54,7 +54,7 @@ impl Agent {
         tokio::spawn(async move { events.send(event).await });
     }
 
-    fn current_link(&self) -> Option<LinkHandle> {
+    pub(super) fn current_link(&self) -> Option<LinkHandle> {
         self.link.borrow().clone()
     }
 

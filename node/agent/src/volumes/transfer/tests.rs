@@ -1,0 +1,1 @@
+//! Streams against a pool that is only a model.

@@ -1,0 +1,1 @@
+//! The worker against a pool that is only a model.
