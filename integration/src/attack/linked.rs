@@ -176,6 +176,7 @@ impl LinkedNode {
             usage: NodeUsage::default(),
             containers,
             layers: Vec::new(),
+            volumes: None,
         };
         self.say(NodeToMaster::Report(Box::new(report)), Vec::new())
             .await;
@@ -214,6 +215,7 @@ impl LinkedNode {
             tty: false,
             limits: ResourceLimits::default(),
             allowed_from: Vec::new(),
+            volumes: Vec::new(),
             processes: Vec::new(),
         }
     }

@@ -78,6 +78,7 @@ impl Node {
                 cpu_millis: 8_000,
                 memory_bytes: 64 << 30,
                 disk_bytes: 1 << 40,
+                pool_bytes: 0,
             },
             usage: NodeUsage {
                 memory_free_bytes: 64 << 30,
@@ -91,6 +92,7 @@ impl Node {
                 .chain(self.being_made())
                 .collect(),
             layers: Vec::new(),
+            volumes: None,
         }))
     }
 
@@ -353,6 +355,7 @@ fn described(spawn: &NodeSpawn) -> NodeContainer {
         tty: false,
         limits: spawn.spec.limits,
         allowed_from: Vec::new(),
+        volumes: spawn.spec.volumes.clone(),
         processes: Vec::new(),
     }
 }

@@ -251,6 +251,7 @@ fn spec(n: u16) -> SpawnSpec {
         process: ProcessSpec::default(),
         entrypoint: None,
         files: Vec::new(),
+        volumes: Vec::new(),
         limits: ResourceLimits::default(),
         asleep: false,
         lifetime: match n % 3 {

@@ -68,5 +68,6 @@ pub(super) fn stored() -> Restored {
         sessions: Vec::new(),
         images: ACCOUNTS.map(image).into(),
         possessions: ACCOUNTS.map(possession).into(),
+        volumes: Vec::new(),
     }
 }
