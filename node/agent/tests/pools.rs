@@ -1,2 +1,61 @@
-//! The conformance suite of pools; see below.
-fn main() {}
+//! The conformance suite of pools: every case with every kind of pool that this machine can have.
+//!
+//! `cargo test -p teu-node --test pools [FILTER]`, as root. A kind that cannot be had is an ignored
+//! trial, with its reason printed. The binary is also the child that is killed (see `pools/kill.rs`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+#[path = "pools/broken.rs"]
+mod broken;
+#[path = "pools/cases.rs"]
+mod cases;
+#[path = "pools/kill.rs"]
+mod kill;
+#[path = "pools/lab.rs"]
+mod lab;
+#[path = "pools/timings.rs"]
+mod timings;
+
+use libtest_mimic::{Arguments, Trial};
+
+use self::lab::{FuseDaemon, Kind, Lab};
+
+fn main() {
+    kill::run_if_child();
+    let mut arguments = Arguments::from_args();
+    // Two cores; and the kills of several kinds run beside each other well.
+    arguments.test_threads.get_or_insert(2);
+    let mut trials = Vec::new();
+    for kind in Kind::ALL {
+        let missing = kind.missing();
+        if let Some(reason) = &missing {
+            eprintln!("{}: skipped: {reason}", kind.name());
+        }
+        trials.extend(trials_of(kind).into_iter().map(|trial| trial.with_ignored_flag(missing.is_some())));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    FuseDaemon::stop();
+    conclusion.exit();
+}
+
+fn trials_of(kind: Kind) -> Vec<Trial> {
+    let own = match kind {
+        Kind::Loop => broken::LOOP,
+        Kind::Dir => &[],
+        Kind::Fuse | Kind::OpenZfs => broken::ZFS,
+    };
+    let all = [cases::CASES, broken::ALL, own, timings::ALL].concat();
+    let mut trials: Vec<Trial> = all
+        .into_iter()
+        .map(|(name, case)| {
+            Trial::test(format!("{}::{name}", kind.name()), move || {
+                case(&Lab::new(kind));
+                Ok(())
+            })
+        })
+        .collect();
+    trials.push(Trial::test(format!("{}::killed_at_every_failpoint", kind.name()), move || {
+        kill::every_failpoint(kind);
+        Ok(())
+    }));
+    trials
+}

@@ -1,0 +1,273 @@
+//! What somebody breaks: the pool says so, does not panic, and what is whole stays usable.
+//!
+//! Owner: the pools' tests. Next: `kill.rs`.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+};
+
+use teu_node::volumes::pool::PoolError;
+
+use super::{
+    cases::{Case, fill, id, noise, read, tag, write},
+    lab::{Kind, Lab, MIB, run},
+};
+
+pub const ALL: &[Case] = &[
+    ("a_full_pool", full),
+    ("a_volume_destroyed_by_hand", by_hand),
+];
+pub const LOOP: &[Case] = &[
+    ("a_loop_file_grows", grows),
+    ("a_loop_file_is_attached_again", attached_again),
+    ("a_loop_file_cut_short", cut_short),
+];
+pub const ZFS: &[Case] = &[
+    ("an_exported_pool", exported),
+    ("nothing_else_in_the_pool_is_touched", neighbours),
+];
+
+fn full(lab: &Lab) {
+    let pool = lab.open();
+    pool.create(id(1), b"", None).unwrap();
+    pool.create(id(2), b"", None).unwrap();
+    write(&*pool, id(2), "f", b"safe");
+    pool.snapshot(id(2), &tag("s")).unwrap();
+    if lab.kind == Kind::Loop {
+        // As far as it may.
+        while pool.space().unwrap().total
+            > fs::metadata(lab.path("image")).unwrap().len() + 64 * MIB
+        {
+            pool.maintain().unwrap();
+            write(&*pool, id(1), "step", &noise(64 * MIB));
+            fs::rename(
+                pool.tree(id(1)).unwrap().join("step"),
+                pool.tree(id(1))
+                    .unwrap()
+                    .join(format!("{}", pool.space().unwrap().free)),
+            )
+            .unwrap();
+        }
+    }
+    let (_, error) = fill(&pool.tree(id(1)).unwrap());
+    assert_eq!(
+        error.raw_os_error(),
+        Some(rustix::io::Errno::NOSPC.raw_os_error()),
+        "{error}"
+    );
+    assert_eq!(read(&*pool, id(2), "f").unwrap(), "safe");
+    // Whatever these say, they do not panic, nor half do it.
+    for n in 3..6 {
+        match pool.create(id(n), b"r", None) {
+            Ok(()) | Err(PoolError::Full) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    pool.recover().unwrap();
+    assert!(!pool.warnings().is_empty());
+    assert!(pool.space().unwrap().free < 64 * MIB);
+    pool.destroy(id(1)).unwrap();
+    write(&*pool, id(2), "f", b"goes on");
+    pool.create(id(7), b"r", None).unwrap();
+}
+
+fn by_hand(lab: &Lab) {
+    let pool = lab.open();
+    pool.create(id(1), b"", None).unwrap();
+    pool.create(id(2), b"", None).unwrap();
+    write(&*pool, id(2), "f", b"safe");
+    let tree = pool.tree(id(1)).unwrap();
+    if lab.kind.is_zfs() {
+        run("zfs", &["unmount", tree.to_str().unwrap()]);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        // zfs-fuse lets go a moment later.
+        let dataset = format!("{}/{}", lab.dataset(), id(1));
+        let gone = || {
+            std::process::Command::new("zfs")
+                .args(["destroy", "-r", &dataset])
+                .output()
+                .unwrap()
+                .status
+                .success()
+        };
+        while !gone() {
+            assert!(std::time::Instant::now() < end);
+        }
+    } else {
+        run("btrfs", &["subvolume", "delete", tree.to_str().unwrap()]);
+    }
+    assert!(matches!(pool.tree(id(1)), Err(PoolError::NoVolume(_))));
+    assert!(matches!(
+        pool.snapshot(id(1), &tag("s")),
+        Err(PoolError::NoVolume(_))
+    ));
+    let left: Vec<_> = pool
+        .volumes()
+        .unwrap()
+        .iter()
+        .map(|volume| volume.id)
+        .collect();
+    assert_eq!(left, [id(2)]);
+    pool.maintain().unwrap();
+    pool.recover().unwrap();
+    assert_eq!(read(&*pool, id(2), "f").unwrap(), "safe");
+    pool.destroy(id(1)).unwrap();
+    pool.create(id(1), b"anew", None).unwrap();
+    assert_eq!(pool.volumes().unwrap().len(), 2);
+}
+
+fn grows(lab: &Lab) {
+    let pool = lab.open();
+    let length = || fs::metadata(lab.path("image")).unwrap().len();
+    let first = length();
+    assert!(first > 256 * MIB, "the headroom is made at once");
+    let total = pool.space().unwrap().total;
+    pool.create(id(1), b"", None).unwrap();
+    write(&*pool, id(1), "f", &noise(150 * MIB));
+    pool.maintain().unwrap();
+    assert!(length() > first);
+    assert!(length() <= 640 * MIB);
+    assert!(
+        pool.space().unwrap().total.abs_diff(total) < 64 * MIB,
+        "what it may grow to was told before"
+    );
+    assert_eq!(pool.warnings(), Vec::<String>::new());
+}
+
+fn attached_again(lab: &Lab) {
+    let pool = lab.open();
+    pool.create(id(1), b"kept", None).unwrap();
+    write(&*pool, id(1), "f", b"kept");
+    run("umount", &[&lab.path("mnt")]);
+    let shown = run("losetup", &["-n", "-O", "NAME", "-j", &lab.path("image")]);
+    for device in shown.lines() {
+        run("losetup", &["-d", device.trim()]);
+    }
+    assert!(matches!(pool.space(), Err(PoolError::Faulted(_))));
+    assert!(matches!(
+        pool.create(id(2), b"", None),
+        Err(PoolError::Faulted(_))
+    ));
+    assert!(!pool.warnings().is_empty());
+    pool.maintain().unwrap();
+    assert_eq!(read(&*pool, id(1), "f").unwrap(), "kept");
+    assert_eq!(pool.warnings(), Vec::<String>::new());
+}
+
+fn cut_short(lab: &Lab) {
+    let pool = lab.open();
+    pool.create(id(1), b"kept", None).unwrap();
+    let image = File::options().write(true).open(lab.path("image")).unwrap();
+    let whole = image.metadata().unwrap().len();
+    image.set_len(whole / 2).unwrap();
+    assert!(
+        pool.warnings()
+            .iter()
+            .any(|warning| warning.contains("cut it short")),
+        "{:?}",
+        pool.warnings()
+    );
+    run("umount", &[&lab.path("mnt")]);
+    for device in run("losetup", &["-n", "-O", "NAME", "-j", &lab.path("image")]).lines() {
+        run("losetup", &["-d", device.trim()]);
+    }
+    drop(pool);
+    let pool = lab.open();
+    let Err(PoolError::Faulted(why)) = pool.space() else {
+        panic!("it cannot be used: {:?}", pool.space());
+    };
+    assert!(why.contains("not mounted"), "{why}");
+    assert!(matches!(pool.maintain(), Err(PoolError::Faulted(_))));
+    assert!(pool.volumes().is_err() && !pool.warnings().is_empty());
+    assert_eq!(
+        image.metadata().unwrap().len(),
+        whole / 2,
+        "nobody touched it"
+    );
+}
+
+fn exported(lab: &Lab) {
+    let pool = lab.open();
+    pool.create(id(1), b"kept", None).unwrap();
+    write(&*pool, id(1), "f", b"kept");
+    run("zpool", &["export", lab.zpool()]);
+    assert!(
+        matches!(pool.space(), Err(PoolError::Faulted(_))),
+        "{:?}",
+        pool.space()
+    );
+    assert!(matches!(
+        pool.create(id(2), b"", None),
+        Err(PoolError::Faulted(_))
+    ));
+    assert!(matches!(pool.volumes(), Err(PoolError::Faulted(_))));
+    assert!(!pool.warnings().is_empty());
+    assert!(pool.maintain().is_err() && pool.recover().is_err());
+    run(
+        "zpool",
+        &[
+            "import",
+            "-d",
+            lab.dir.path().to_str().unwrap(),
+            lab.zpool(),
+        ],
+    );
+    pool.maintain().unwrap();
+    assert_eq!(read(&*pool, id(1), "f").unwrap(), "kept");
+}
+
+fn neighbours(lab: &Lab) {
+    let mine = format!("{}/mine", lab.zpool());
+    run(
+        "zfs",
+        &[
+            "create",
+            "-o",
+            &format!("mountpoint={}", lab.path("mine")),
+            &mine,
+        ],
+    );
+    fs::write(format!("{}/f", lab.path("mine")), "mine").unwrap();
+    run("zfs", &["snapshot", &format!("{mine}@s")]);
+    let pool = lab.open();
+    run(
+        "zfs",
+        &[
+            "create",
+            "-o",
+            "mountpoint=none",
+            &format!("{}/mine", lab.dataset()),
+        ],
+    );
+    let listing = || {
+        run(
+            "zfs",
+            &[
+                "list",
+                "-H",
+                "-r",
+                "-t",
+                "all",
+                "-o",
+                "name,mountpoint,canmount",
+                lab.zpool(),
+            ],
+        )
+    };
+    let before = listing();
+    pool.create(id(1), b"", None).unwrap();
+    pool.snapshot(id(1), &tag("s")).unwrap();
+    pool.roll_back(id(1), &tag("s")).unwrap();
+    pool.recover().unwrap();
+    pool.maintain().unwrap();
+    pool.destroy(id(1)).unwrap();
+    assert!(pool.volumes().unwrap().is_empty());
+    assert_eq!(listing(), before);
+    let mut text = String::new();
+    File::open(format!("{}/f", lab.path("mine")))
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    assert_eq!(text, "mine");
+}
