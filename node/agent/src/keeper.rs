@@ -28,6 +28,7 @@ mod stub;
 mod supervisor;
 mod sweep;
 mod tenant;
+mod trees;
 mod volumes;
 mod wire;
 

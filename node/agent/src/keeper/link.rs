@@ -25,15 +25,13 @@ use tokio::{
 
 use super::{
     plan::{ExecPlan, HostEntry, StartPlan},
+    trees::with_trees,
     wire::{
         KeeperEvent, KeeperHello, Message, Outcome, Refusal, Request, RequestBody, SignalScope,
         StartStep, Started, frame, take_frame,
     },
 };
-use crate::sys::{idmap, seqpacket};
-
-/// Volumes in one container: their trees travel in one message, with the plan.
-const MOUNTS_MAX: usize = seqpacket::FDS_MAX - 1;
+use crate::sys::seqpacket;
 
 /// Requests on their way to the task: as many as a busy container's streams ask at once.
 const REQUESTS_QUEUED: usize = 64;
@@ -295,35 +293,6 @@ impl KeeperLink {
             .map_err(|_| LinkError::Gone)?;
         outcome.await.map_err(|_| LinkError::Gone)
     }
-}
-
-/// Opens the trees of a plan's volumes. The pool may make that wait, so not on the event loop.
-async fn with_trees(plan: StartPlan) -> Result<(StartPlan, Vec<OwnedFd>), Refusal> {
-    if plan.mounts.is_empty() {
-        return Ok((plan, Vec::new()));
-    }
-    let failed = |reason: String| Refusal::Failed {
-        step: StartStep::MountVolumes,
-        reason,
-    };
-    if plan.mounts.len() > MOUNTS_MAX {
-        return Err(failed(format!(
-            "{} volumes, at most {MOUNTS_MAX} can be mounted",
-            plan.mounts.len()
-        )));
-    }
-    let opened = tokio::task::spawn_blocking(move || {
-        let trees = plan.mounts.iter().map(|mount| {
-            idmap::open_clone(&mount.source)
-                .map_err(|error| format!("the volume for {}: {error}", mount.target.display()))
-        });
-        let trees = trees.collect::<Result<Vec<_>, _>>();
-        trees.map(|trees| (plan, trees))
-    });
-    opened
-        .await
-        .map_err(|error| failed(error.to_string()))?
-        .map_err(failed)
 }
 
 fn main_pid(hello: &KeeperHello) -> Option<i32> {

@@ -56,6 +56,52 @@ async fn groups_are_made_killed_and_removed() {
     .await;
 }
 
+#[tokio::test]
+async fn groups_stand_still_and_go_on() {
+    let line = format!("30 22 0:26 / {} rw - cgroup2 cgroup2 rw", unified_mount());
+    let hierarchies = Hierarchies::parse(&line);
+    let parent = format!("teutest{}freeze", std::process::id());
+    let group = Cgroup::named(&hierarchies, &parent, "slot");
+    group.create().unwrap();
+    // A further process stands still with its container.
+    let below = group.below("further");
+    below.create_tracking().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ticks");
+    let mut child = tokio::process::Command::new("/bin/busybox")
+        .args([
+            "sh",
+            "-c",
+            "while :; do echo >> $0; busybox usleep 1000; done",
+        ])
+        .arg(&file)
+        .spawn()
+        .unwrap();
+    let procs = below.birthplace().unwrap().join("cgroup.procs");
+    std::fs::write(procs, child.id().unwrap().to_string()).unwrap();
+    let ticks = || std::fs::metadata(&file).map_or(0, |data| data.len());
+    eventually("it runs", || ticks() > 0).await;
+    assert!(!group.is_frozen().unwrap());
+    group.freeze().unwrap();
+    assert!(group.is_frozen().unwrap());
+    let before = ticks();
+    // A hundred times what one tick takes.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    assert_eq!(ticks(), before);
+    group.thaw().unwrap();
+    group.thaw().unwrap();
+    eventually("it goes on", || ticks() > before).await;
+    group.freeze().unwrap();
+    group.kill_all().unwrap();
+    assert!(!child.wait().await.unwrap().success());
+    group.remove().unwrap();
+    group.thaw().unwrap();
+    eventually("the parent is empty", || {
+        std::fs::remove_dir(std::path::Path::new(&unified_mount()).join(&parent)).is_ok()
+    })
+    .await;
+}
+
 /// Whether v2 has the controllers here; else there is nothing to see from inside.
 fn is_unified_host() -> bool {
     Hierarchies::detect()

@@ -137,8 +137,9 @@ async fn whoever_holds_something_is_named_and_nothing_is_done() {
     assert!(first(&Held::File("/data/version".to_owned())), "{held:?}");
     assert!(first(&Held::WorkingDirectory), "{held:?}");
     assert!(
-        held.iter()
-            .any(|(_, one)| maps(&one.what) && one.program == "busybox" && one.pid_in_container > 1),
+        held.iter().any(|(_, one)| maps(&one.what)
+            && one.program == "busybox"
+            && one.pid_in_container > 1),
         "{held:?}"
     );
     assert!(next.exists(), "nothing was rolled back");
