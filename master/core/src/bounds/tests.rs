@@ -13,6 +13,7 @@ fn spec() -> SpawnSpec {
         process: ProcessSpec::default(),
         entrypoint: None,
         files: Vec::new(),
+        volumes: Vec::new(),
         limits: ResourceLimits::default(),
         asleep: false,
         lifetime: Lifetime::Session,

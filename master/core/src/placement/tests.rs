@@ -11,6 +11,7 @@ fn node(id: u8, name: &str) -> Candidate<'_> {
             cpu_millis: 4_000,
             memory_bytes: 8 << 30,
             disk_bytes: 100 << 30,
+            pool_bytes: 0,
         },
         usage: NodeUsage {
             memory_free_bytes: 8 << 30,
