@@ -70,7 +70,8 @@ struct FsInfo {
 
 const _: () = assert!(size_of::<SubvolumeInfo>() == 504 && size_of::<FsInfo>() == 1024);
 
-const READ_ONLY: u64 = 1 << 1;
+/// Of a root item (`BTRFS_ROOT_SUBVOL_RDONLY`), not of the calls that set it.
+const READ_ONLY: u64 = 1;
 
 /// Whether it is the root of a subvolume.
 #[must_use]

@@ -177,7 +177,8 @@ impl LoopFile {
             .next_multiple_of(STEP);
         let step = wanted.min(self.growable()?);
         let length = self.length()?;
-        if step >= STEP {
+        let is_last = step > 0 && length + step == self.limits.max;
+        if step >= STEP || is_last {
             let failed = || failed_io(format!("grow {}", self.file.display()));
             let file = File::options()
                 .write(true)

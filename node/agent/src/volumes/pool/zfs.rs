@@ -154,7 +154,7 @@ impl ZfsPool {
             self.command
                 .set(&dataset, "mountpoint", path_text(&point)?)?;
         }
-        self.command.zfs(&["mount", &dataset]).map(drop)
+        self.command.after_unmount(&["mount", &dataset])
     }
 
     fn unmount(&self, id: VolumeId) -> Result<(), PoolError> {
@@ -336,8 +336,12 @@ impl Pool for ZfsPool {
         fail::fail_point!("volume-zfs-destroy-begin");
         self.unmount(id)?;
         fail::fail_point!("volume-zfs-destroy-unmounted");
-        self.driver
-            .rename(&dataset, &self.parent.gone(id, changes::mark()))?;
+        let gone = self.parent.gone(id, changes::mark());
+        match self.driver.rename(&dataset, &gone) {
+            // No room for a name: in more than one step then, which frees room.
+            Err(PoolError::Full) => self.command.destroy_whole(&dataset)?,
+            done => done?,
+        }
         fail::fail_point!("volume-zfs-destroy-gone");
         self.sweep()?;
         fail::fail_point!("volume-zfs-destroy-removed");

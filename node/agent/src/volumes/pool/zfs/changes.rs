@@ -211,6 +211,10 @@ impl ZfsPool {
         fail::fail_point!("volume-zfs-receive-changes-begin");
         self.command.receive(&["-F"], &snapshot, input)?;
         fail::fail_point!("volume-zfs-receive-changes-read");
+        if self.command.is_fuse() {
+            // Its mount goes on showing the tree as it was. Nobody else has it mounted: see the worker.
+            self.unmount(receive.id)?;
+        }
         self.mount(receive.id)
     }
 

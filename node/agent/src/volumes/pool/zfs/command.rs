@@ -57,7 +57,7 @@ impl ZfsCommand {
     }
 
     /// A change that zfs-fuse may refuse for a moment after an unmount.
-    fn after_unmount(&self, args: &[&str]) -> Result<(), PoolError> {
+    pub(super) fn after_unmount(&self, args: &[&str]) -> Result<(), PoolError> {
         let end = Instant::now() + LET_GO;
         loop {
             match self.zfs(args) {
