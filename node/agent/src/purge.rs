@@ -3,6 +3,8 @@
 //! Owner: `teu-node purge`. Invariant: refuses while an agent runs; afterwards no process, cgroup,
 //! interface, rule or file of the instance is left.
 
+mod mounts;
+
 use std::{io, net::Ipv4Addr, path::Path};
 
 use teu_node_core::firewall::Ipv4Subnet;
@@ -37,6 +39,15 @@ pub enum PurgeError {
     /// The recorded addresses make no network.
     #[error("the node's record of its addresses is damaged")]
     NoAddresses,
+    /// A pool is still mounted below the data directory: removing that would destroy volumes.
+    #[error("cannot unmount the volumes at {path}, so nothing is removed there")]
+    Unmount {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A directory.
     #[error("cannot remove {path}")]
     Remove {
@@ -80,6 +91,8 @@ pub async fn run(instance: &InstanceName, root: &Path) -> Result<(), PurgeError>
         .await?
         .close()
         .await?;
+    // Volumes stay where they are, unless their file is in the data directory and goes with it.
+    mounts::unmount(&data.path().join("volumes"))?;
     drop(lock);
     for path in [run_dir.as_path(), root] {
         match std::fs::remove_dir_all(path) {

@@ -4,6 +4,8 @@
 //! Next: [`worker`] for who does what is asked, [`pool`] for the seam to the file systems, [`mounts`] for
 //! volumes in containers, [`transfer`] for streams.
 
+#[cfg(test)]
+mod model;
 pub mod mounts;
 pub mod pool;
 pub mod transfer;

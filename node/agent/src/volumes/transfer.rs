@@ -12,8 +12,6 @@
 mod envelope;
 mod export;
 mod import;
-#[cfg(test)]
-mod tests;
 
 pub use envelope::{CHUNK_BYTES, EnvelopeError, Header, Sealer, Unsealer};
 pub use export::{Export, export};

@@ -20,8 +20,8 @@ mod roll_back;
 mod tests;
 
 pub use failpoints::FAILPOINTS;
-pub use refuse::refuse_pool;
 pub(in crate::volumes) use perform::encoded;
+pub use refuse::refuse_pool;
 
 use std::{
     path::Path,
@@ -177,14 +177,17 @@ impl WorkerHandle {
             let _ = answer.send(pool.and_then(task));
         });
         let gone = || Refusal::new(RefusalCode::Unavailable, "the node is stopping; try again");
-        self.messages
-            .send(Message::Run(task))
-            .map_err(|_| gone())?;
+        self.messages.send(Message::Run(task)).map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 
     /// Ends a ticket, after all that the worker was told before.
-    pub fn end(&self, ticket: Ticket, result: Result<VolumeDone, Refusal>, events: &mpsc::Sender<Event>) {
+    pub fn end(
+        &self,
+        ticket: Ticket,
+        result: Result<VolumeDone, Refusal>,
+        events: &mpsc::Sender<Event>,
+    ) {
         let events = events.clone();
         let task: Task = Box::new(move |_| {
             let _ = events.blocking_send(Event::Core(Input::VolumeDone { ticket, result }));
@@ -218,7 +221,9 @@ pub fn mount_plans(
     volumes: &[VolumeMount],
 ) -> Result<Vec<VolumeMountPlan>, Refusal> {
     let plan = |mount: &VolumeMount| {
-        let source = pool.tree(mount.volume).map_err(|error| refuse_pool(&error))?;
+        let source = pool
+            .tree(mount.volume)
+            .map_err(|error| refuse_pool(&error))?;
         Ok(VolumeMountPlan {
             source,
             target: mount.path.clone().into(),

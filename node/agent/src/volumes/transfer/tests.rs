@@ -1,1 +1,0 @@
-//! Streams against a pool that is only a model.
