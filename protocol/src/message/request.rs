@@ -234,8 +234,8 @@ pub enum RequestBody {
         /// Credit granted.
         window: u64,
     },
-    /// → `Importing`: the client sends what an export gave and closes with `Done`; the node closes
-    /// with `Done` when it is durable, or `Failed` with nothing left of it. The volume then has the
+    /// → `Importing`: the client sends what an export gave, then `Eof` (a `Close` would end the
+    /// stream for both); the node closes with `Done` when it is durable, or `Failed` with nothing left of it. The volume then has the
     /// exported snapshot, and its tree.
     ImportVolume {
         /// Into what.

@@ -130,8 +130,9 @@ async fn send(stream: Stream, from: &mut (impl AsyncRead + Unpin)) -> Result<()>
                 .and(Err(Error::Cut { attempt: ATTEMPT }));
         }
     }
-    // An error here means that the far side has closed it: it says why.
-    let _ = writer.close(StreamEnd::Done).await;
+    // Not a Close, which would end the stream before the node has had its say. An error here means
+    // that the far side has closed it: it says why.
+    let _ = writer.eof(Channel::Main).await;
     timeout(SETTLE, ended(&mut reader))
         .await
         .map_err(|_| Error::Timeout {

@@ -309,8 +309,8 @@ async fn an_import_is_done_when_the_node_says_so() {
     let (import, stream) = scene.import(PIECE).await;
     assert_eq!(scene.far.next_frame().await.1, PIECE);
     let (frame, _) = scene.far.next_frame().await;
-    let end = StreamEnd::Done;
-    assert_eq!(frame, StreamFrame::Close { stream, end });
+    let channel = Channel::Main;
+    assert_eq!(frame, StreamFrame::Eof { stream, channel });
     scene.far.close(stream, StreamEnd::Done);
     let request = scene.far.request().await;
     assert_eq!(
