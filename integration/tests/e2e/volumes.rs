@@ -232,7 +232,7 @@ fn holders() {
     let refused = world.teu(["volume", "rollback", "--yes", "held", "then"]);
     let text = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success(), "a file is open");
-    for part in ["holder", "sh", "open"] {
+    for part in ["sh (pid 1)", "/h/open"] {
         assert!(text.contains(part), "`{part}` in: {text}");
     }
     assert!(
