@@ -126,18 +126,18 @@ impl BtrfsPool {
 
     /// That the pool can be used at all.
     fn ready(&self) -> Result<(), PoolError> {
-        if let Some(file) = &self.file {
-            if !file.is_mounted() {
-                return Err(PoolError::Faulted(match file.length() {
-                    Err(error) => error.to_string(),
-                    Ok(_) => format!(
-                        "the pool's file {} is not mounted at {}; the agent tries again every few seconds, \
-                         its log says why that fails",
-                        file.file.display(),
-                        file.mount_dir.display()
-                    ),
-                }));
-            }
+        if let Some(file) = &self.file
+            && !file.is_mounted()
+        {
+            return Err(PoolError::Faulted(match file.length() {
+                Err(error) => error.to_string(),
+                Ok(_) => format!(
+                    "the pool's file {} is not mounted at {}; the agent tries again every few \
+                     seconds, its log says why that fails",
+                    file.file.display(),
+                    file.mount_dir.display()
+                ),
+            }));
         }
         require_btrfs(&self.layout.0)?;
         let found = statvfs(&self.layout.0).map_err(errno("look at the pool"))?;

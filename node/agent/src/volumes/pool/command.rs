@@ -181,10 +181,10 @@ impl Tools {
             .map_err(|source| cannot_run(program, source))?;
         let out = child.stdout.take().map(read_all);
         let err = child.stderr.take().map(read_all);
-        if let Some(deadline) = deadline {
-            if !ends_within(&child, deadline).unwrap_or(true) {
-                return Err(self.abandon(child, &line, deadline));
-            }
+        if let Some(deadline) = deadline
+            && !ends_within(&child, deadline).unwrap_or(true)
+        {
+            return Err(self.abandon(child, &line, deadline));
         }
         let status = child
             .wait()

@@ -167,7 +167,12 @@ impl Driver for ZfsCommand {
         dataset: &str,
         properties: &[Property<'_>],
     ) -> Result<(), PoolError> {
-        self.with_properties(&["clone"], properties, &[snapshot, dataset])
+        match self.with_properties(&["clone"], properties, &[snapshot, dataset]) {
+            // zfs-fuse's command mounts it as well, whatever `canmount` says, and at times cannot at
+            // once. The clone is made; the pool mounts it.
+            Err(PoolError::Busy(said)) if self.fuse && said.contains("cannot mount") => Ok(()),
+            done => done,
+        }
     }
 
     fn snapshot(&self, snapshot: &str) -> Result<(), PoolError> {
