@@ -141,7 +141,10 @@ fn a_volume_is_durable_before_it_is_answered_and_every_session_of_the_account_he
     let volume = info(&effects, one);
     assert_eq!((volume.node, volume.state), (NODES[0], VolumeState::Ready));
     for client in [one, two] {
-        assert_eq!(told_volumes(&effects, client), [volume.clone()]);
+        assert_eq!(
+            told_volumes(&effects, client),
+            std::slice::from_ref(&volume)
+        );
     }
     assert_eq!(events(&effects, bob), []);
     let (_, ready) = house.client(ALICE, SessionAsk::New, attachment(4));

@@ -112,6 +112,7 @@ async fn spawn_with_layer(client: &mut Client, digest: Digest, size: usize) {
         process: ProcessSpec::default(),
         entrypoint: None,
         files: Vec::new(),
+        volumes: Vec::new(),
         limits: Default::default(),
         asleep: false,
         lifetime: Lifetime::Session,
