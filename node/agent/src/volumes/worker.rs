@@ -181,18 +181,22 @@ impl WorkerHandle {
         answered.await.map_err(|_| gone())?
     }
 
-    /// Ends a ticket, after all that the worker was told before.
-    pub fn end(
+    /// Ends a ticket, after all that the worker was told before. When this returns, the event loop
+    /// hears of the end before anything that comes later.
+    pub async fn end(
         &self,
         ticket: Ticket,
         result: Result<VolumeDone, Refusal>,
         events: &mpsc::Sender<Event>,
     ) {
         let events = events.clone();
+        let (ended, has_ended) = oneshot::channel();
         let task: Task = Box::new(move |_| {
             let _ = events.blocking_send(Event::Core(Input::VolumeDone { ticket, result }));
+            let _ = ended.send(());
         });
         let _ = self.messages.send(Message::Run(task));
+        let _ = has_ended.await;
         let _ = self.messages.send(Message::Look);
     }
 

@@ -89,8 +89,8 @@ impl Agent {
         {
             self.refuse_opening(*request, refusal.clone());
         }
-        let events = &self.yard.events;
-        self.yard.volumes.end(ticket, Err(refusal), events);
+        let yard = self.yard.clone();
+        tokio::spawn(async move { ended(&yard, ticket, Err(refusal)).await });
     }
 
     fn transfer(&self, work: VolumeWork, uid_base: u32) {
@@ -122,8 +122,8 @@ impl Agent {
                 };
                 tokio::spawn(async move {
                     let open = async |result| opened(&yard, request, result).await;
-                    let result = transfer::export(&yard.volumes, order, &outlet, inlet, open).await;
-                    yard.volumes.end(ticket, result, &yard.events);
+                    let told = async |result| ended(&yard, ticket, result).await;
+                    transfer::export(&yard.volumes, order, &outlet, inlet, open, told).await;
                 });
             }
             VolumeOrder::Import {
@@ -142,9 +142,7 @@ impl Agent {
                 };
                 tokio::spawn(async move {
                     let open = async |result| opened(&yard, request, result).await;
-                    let told = |result: Result<VolumeDone, Refusal>| {
-                        yard.volumes.end(ticket, result, &yard.events);
-                    };
+                    let told = async |result| ended(&yard, ticket, result).await;
                     transfer::import(&yard.volumes, order, &outlet, inlet, open, told).await;
                 });
             }
@@ -184,6 +182,10 @@ impl Agent {
             }
         }
     }
+}
+
+async fn ended(yard: &Yard, ticket: Ticket, result: Result<VolumeDone, Refusal>) {
+    yard.volumes.end(ticket, result, &yard.events).await;
 }
 
 async fn opened(

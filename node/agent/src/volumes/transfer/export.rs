@@ -50,37 +50,39 @@ enum Broken {
 }
 
 /// Sends it. `open` is called once: with the stream's start, or with what forbids it; the stream
-/// begins when the start's other end says so.
+/// begins when the start's other end says so. `told`: called before the stream's close.
 pub async fn export(
     worker: &WorkerHandle,
     order: Export,
     outlet: &Outlet,
     mut inlet: StreamInlet,
     open: impl AsyncFnOnce(Result<(u64, oneshot::Sender<()>), Refusal>),
-) -> Result<VolumeDone, Refusal> {
+    told: impl AsyncFnOnce(Result<VolumeDone, Refusal>),
+) {
     let (pool, order) = match check(worker, order).await {
         Ok(checked) => checked,
         Err(refusal) => {
             open(Err(refusal.clone())).await;
-            return Err(refusal);
+            return told(Err(refusal)).await;
         }
     };
     let (start, started) = oneshot::channel();
     // The client sends nothing: it is granted nothing.
     open(Ok((0, start))).await;
-    if started.await.is_err() {
-        return Err(gone());
-    }
-    match run(pool, order, outlet, &mut inlet).await {
+    let outcome = match started.await {
+        Ok(()) => run(pool, order, outlet, &mut inlet).await,
+        Err(_) => Err(Broken::Gone),
+    };
+    match outcome {
         Ok(()) => {
+            told(Ok(VolumeDone::done())).await;
             let _ = outlet.eof(Channel::Main).await;
             let _ = outlet.close(StreamEnd::Done).await;
-            Ok(VolumeDone::done())
         }
-        Err(Broken::Gone) => Err(gone()),
+        Err(Broken::Gone) => told(Err(gone())).await,
         Err(Broken::Failed(refusal)) => {
-            let _ = outlet.close(StreamEnd::Failed(refusal.clone())).await;
-            Err(refusal)
+            told(Err(refusal.clone())).await;
+            let _ = outlet.close(StreamEnd::Failed(refusal)).await;
         }
     }
 }

@@ -63,7 +63,7 @@ pub async fn import(
     outlet: &Outlet,
     inlet: StreamInlet,
     open: impl AsyncFnOnce(Result<(u64, oneshot::Sender<()>), Refusal>),
-    told: impl FnOnce(Result<VolumeDone, Refusal>),
+    told: impl AsyncFnOnce(Result<VolumeDone, Refusal>),
 ) {
     let (start, started) = oneshot::channel();
     open(Ok((WINDOW_BYTES, start))).await;
@@ -81,15 +81,15 @@ pub async fn import(
     };
     match outcome {
         Ok(done) => {
-            told(Ok(done));
+            told(Ok(done)).await;
             let _ = outlet.close(StreamEnd::Done).await;
         }
         Err(Broken::Gone) => {
             let message = "the stream was given up; nothing of it is left";
-            told(Err(Refusal::new(RefusalCode::Unavailable, message)));
+            told(Err(Refusal::new(RefusalCode::Unavailable, message))).await;
         }
         Err(Broken::Failed(refusal)) => {
-            told(Err(refusal.clone()));
+            told(Err(refusal.clone())).await;
             let _ = outlet.close(StreamEnd::Failed(refusal)).await;
         }
     }

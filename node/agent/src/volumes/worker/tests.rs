@@ -152,14 +152,10 @@ async fn a_volume_lives_and_is_listed_after_a_restart() {
         .await
         .unwrap();
     rig.restart();
-    let list = loop {
-        let event = tokio::time::timeout(
-            Duration::from_secs(20),
-            rig.worker
-                .run(|pool| Ok(pool.volumes().map(|all| all.len()))),
-        );
-        break event.await.unwrap().unwrap().unwrap();
-    };
+    let list = rig
+        .worker
+        .run(|pool| Ok(pool.volumes().map(|all| all.len())));
+    let list = list.await.unwrap().unwrap();
     assert_eq!(list, 2);
     rig.order(VolumeOrder::Destroy(id())).await.unwrap();
     rig.order(VolumeOrder::Destroy(id())).await.unwrap();
@@ -233,17 +229,15 @@ async fn a_pool_that_fails_is_told_and_comes_back() {
     assert_eq!(refused.code, RefusalCode::Faulted);
     let mut told = Vec::new();
     while told.last() != Some(&false) {
-        match rig.events.recv().await.unwrap() {
-            Event::Core(Input::Volumes(list)) => told.push(list.is_some()),
-            _ => {}
+        if let Event::Core(Input::Volumes(list)) = rig.events.recv().await.unwrap() {
+            told.push(list.is_some());
         }
     }
     assert!(rig.worker.view().why.is_some());
     rig.pool.fault(false);
     while told.last() != Some(&true) {
-        match rig.events.recv().await.unwrap() {
-            Event::Core(Input::Volumes(list)) => told.push(list.is_some()),
-            _ => {}
+        if let Event::Core(Input::Volumes(list)) = rig.events.recv().await.unwrap() {
+            told.push(list.is_some());
         }
     }
     assert_eq!(rig.worker.view().why, None);
