@@ -320,6 +320,10 @@ impl Worker {
                     tracing::info!("volumes: {}", pool.describe());
                     self.view
                         .send_modify(|view| view.pool = Some(Arc::clone(&pool)));
+                    // What is in it is told at once.
+                    self.looked = Instant::now()
+                        .checked_sub(LOOK_EVERY)
+                        .unwrap_or(self.looked);
                     pool
                 }
                 Ok(Opened::Nothing(why)) => {
