@@ -12,6 +12,8 @@ mod cases;
 mod kill;
 #[path = "pools/lab.rs"]
 mod lab;
+#[path = "pools/streams.rs"]
+mod streams;
 #[path = "pools/timings.rs"]
 mod timings;
 
@@ -43,7 +45,7 @@ fn trials_of(kind: Kind) -> Vec<Trial> {
         Kind::Dir => &[],
         Kind::Fuse | Kind::OpenZfs => broken::ZFS,
     };
-    let all = [cases::CASES, broken::ALL, own, timings::ALL].concat();
+    let all = [cases::CASES, streams::ALL, broken::ALL, own, timings::ALL].concat();
     let mut trials: Vec<Trial> = all
         .into_iter()
         .map(|(name, case)| {

@@ -5,8 +5,9 @@
 use std::time::Instant;
 
 use super::{
-    cases::{Case, id, noise, received, sent, tag, write},
+    cases::{Case, id, noise, tag, write},
     lab::{Lab, MIB},
+    streams::{received, sent},
 };
 
 pub const ALL: &[Case] = &[("timings", timings)];

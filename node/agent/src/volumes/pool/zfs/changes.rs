@@ -35,7 +35,8 @@ impl ZfsPool {
     pub(super) fn destroy_or_hide(&self, dataset: &str, name: &Tag) -> Result<(), PoolError> {
         let snapshot = at(dataset, name);
         fail::fail_point!("volume-zfs-destroy-snapshot-begin");
-        if self.clones_of(&snapshot)?.is_empty() {
+        let clones = self.clones_of(&snapshot)?;
+        if clones.is_empty() {
             match self.driver.destroy(&snapshot) {
                 // Of somebody else, elsewhere in the pool.
                 Err(PoolError::Tool { said, .. }) if said.contains("clone") => {}
@@ -46,9 +47,20 @@ impl ZfsPool {
             }
         }
         let hidden = gone_snapshot(dataset, name, mark());
-        self.command.zfs(&["rename", &snapshot, &hidden])?;
+        match self.command.zfs(&["rename", &snapshot, &hidden]) {
+            // zfs-fuse's command mounts the clones anew, and at times cannot at once; it is renamed.
+            Err(PoolError::Busy(said))
+                if self.command.is_fuse() && said.contains("cannot mount") => {}
+            done => drop(done?),
+        }
         fail::fail_point!("volume-zfs-destroy-snapshot-hidden");
-        self.command.destroy_later(&hidden)
+        self.command.destroy_later(&hidden)?;
+        for clone in &clones {
+            if let Kind::Volume(id) = self.parent.kind(clone) {
+                self.mount(id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Datasets below the parent that began as this snapshot.
