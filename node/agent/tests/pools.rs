@@ -2,7 +2,12 @@
 //!
 //! `cargo test -p teu-node --test pools [FILTER]`, as root. A kind that cannot be had is an ignored
 //! trial, with its reason printed. The binary is also the child that is killed (see `pools/kill.rs`).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub
+)]
 
 #[path = "pools/broken.rs"]
 mod broken;
@@ -32,7 +37,11 @@ fn main() {
         if let Some(reason) = &missing {
             eprintln!("{}: skipped: {reason}", kind.name());
         }
-        trials.extend(trials_of(kind).into_iter().map(|trial| trial.with_ignored_flag(missing.is_some())));
+        trials.extend(
+            trials_of(kind)
+                .into_iter()
+                .map(|trial| trial.with_ignored_flag(missing.is_some())),
+        );
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     FuseDaemon::stop();
@@ -55,9 +64,12 @@ fn trials_of(kind: Kind) -> Vec<Trial> {
             })
         })
         .collect();
-    trials.push(Trial::test(format!("{}::killed_at_every_failpoint", kind.name()), move || {
-        kill::every_failpoint(kind);
-        Ok(())
-    }));
+    trials.push(Trial::test(
+        format!("{}::killed_at_every_failpoint", kind.name()),
+        move || {
+            kill::every_failpoint(kind);
+            Ok(())
+        },
+    ));
     trials
 }
