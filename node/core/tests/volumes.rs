@@ -511,6 +511,18 @@ fn code(world: &World, id: RequestId) -> Option<RefusalCode> {
 }
 
 #[test]
+fn what_waits_for_a_volume_that_is_not_made_is_refused() {
+    let mut world = World::new();
+    world.order(body(0, Order::Create));
+    let scheduled = world.order(body(0, Order::Schedule(false)));
+    let again = world.order(body(0, Order::Create));
+    world.outcome(0, false);
+    assert_eq!(code(&world, scheduled), Some(RefusalCode::NotFound));
+    world.settle();
+    assert_eq!(code(&world, again), None, "it tries for itself");
+}
+
+#[test]
 fn a_volume_in_use_is_not_destroyed_and_one_that_is_destroyed_is_not_used() {
     let mut world = World::new();
     world.order(body(0, Order::Create));

@@ -359,15 +359,18 @@ impl Volumes {
                 }
             }
             Err(_) => {
-                let Some(volume) = self.table.get(&id) else {
+                let Some(volume) = self.table.get_mut(&id) else {
                     return;
                 };
-                // Others may wait to make the same: they try for themselves.
-                let others = volume.queue.iter().any(
-                    |queued| matches!(queued, Queued::Order(_, order) if makes(order).is_some()),
-                );
-                if made && volume.making && !others {
-                    self.vanish(id, out);
+                if !(made && volume.making) {
+                    return;
+                }
+                // Others may wait to make the same: they try for themselves. What waits before them
+                // has nothing to be done to.
+                let makes = |queued: &Queued| matches!(queued, Queued::Order(_, order) if makes(order).is_some());
+                match volume.queue.iter().position(makes) {
+                    Some(maker) => unmade(id, volume.queue.drain(..maker), out),
+                    None => self.vanish(id, out),
                 }
             }
         }
@@ -375,20 +378,24 @@ impl Volumes {
 
     /// Nothing is left of it: neither is anything to wait for.
     fn vanish(&mut self, id: VolumeId, out: &mut Out<'_>) {
-        let Some(volume) = self.table.remove(&id) else {
-            return;
-        };
-        for queued in volume.queue {
-            match queued {
-                Queued::Order(request, VolumeOrder::Destroy(_)) => {
-                    out.answer(request, Ok(NodeReplyBody::Done));
-                }
-                Queued::Order(request, _) => {
-                    let message = format!("the node has no volume {}", id.short());
-                    out.refuse(request, RefusalCode::NotFound, message);
-                }
-                Queued::Scheduled => {}
+        if let Some(volume) = self.table.remove(&id) {
+            unmade(id, volume.queue, out);
+        }
+    }
+}
+
+/// Answers orders to a volume that is not there.
+fn unmade(id: VolumeId, queue: impl IntoIterator<Item = Queued>, out: &mut Out<'_>) {
+    for queued in queue {
+        match queued {
+            Queued::Order(request, VolumeOrder::Destroy(_)) => {
+                out.answer(request, Ok(NodeReplyBody::Done));
             }
+            Queued::Order(request, _) => {
+                let message = format!("the node has no volume {}", id.short());
+                out.refuse(request, RefusalCode::NotFound, message);
+            }
+            Queued::Scheduled => {}
         }
     }
 }
