@@ -1,12 +1,10 @@
 //! What client programs do and what befalls them (and nodes): ask, leave, die, lose their links.
 
-use std::collections::BTreeMap;
-
 use teu_protocol::{
     ids::{ContainerId, RequestId, StreamId},
     message::{
-        ClientToMaster, Lifetime, ProcessSpec, Request, RequestBody, ResourceLimits, SpawnSpec,
-        StreamEnd, StreamFrame,
+        ClientToMaster, Lifetime, ProcessSpec, Request, RequestBody, SpawnSpec, StreamEnd,
+        StreamFrame,
     },
 };
 
@@ -244,23 +242,13 @@ impl World {
 
 fn spec(n: u16) -> SpawnSpec {
     SpawnSpec {
-        image: scenery::image().id,
         node: (n & 4 != 0).then(|| scenery::node_id(usize::from(n & 1))),
-        tag: None,
-        labels: BTreeMap::new(),
-        process: ProcessSpec::default(),
-        entrypoint: None,
-        files: Vec::new(),
-        volumes: Vec::new(),
-        limits: ResourceLimits::default(),
-        asleep: false,
         lifetime: match n % 3 {
             0 => Lifetime::Session,
             1 => Lifetime::Attachment,
             _ => Lifetime::FirstProcess,
         },
-        hostname: None,
-        image_name: "app".into(),
+        ..SpawnSpec::of(scenery::image().id, "app")
     }
 }
 

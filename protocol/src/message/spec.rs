@@ -39,6 +39,28 @@ pub struct SpawnSpec {
     pub image_name: String,
 }
 
+impl SpawnSpec {
+    /// The image as it is, anywhere, for as long as the session lasts.
+    #[must_use]
+    pub fn of(image: Digest, image_name: impl Into<String>) -> Self {
+        Self {
+            image,
+            node: None,
+            tag: None,
+            labels: BTreeMap::new(),
+            process: ProcessSpec::default(),
+            entrypoint: None,
+            files: Vec::new(),
+            volumes: Vec::new(),
+            limits: ResourceLimits::default(),
+            asleep: false,
+            lifetime: Lifetime::Session,
+            hostname: None,
+            image_name: image_name.into(),
+        }
+    }
+}
+
 /// A process to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSpec {

@@ -1,25 +1,10 @@
 //! Bounds as tables: what passes and what is refused.
 
 use super::*;
-use std::collections::BTreeMap;
-use teu_protocol::{ids::Digest, message::Lifetime};
+use teu_protocol::ids::Digest;
 
 fn spec() -> SpawnSpec {
-    SpawnSpec {
-        image: Digest::of(b"image"),
-        node: None,
-        tag: None,
-        labels: BTreeMap::new(),
-        process: ProcessSpec::default(),
-        entrypoint: None,
-        files: Vec::new(),
-        volumes: Vec::new(),
-        limits: ResourceLimits::default(),
-        asleep: false,
-        lifetime: Lifetime::Session,
-        hostname: None,
-        image_name: "nginx".into(),
-    }
+    SpawnSpec::of(Digest::of(b"image"), "nginx")
 }
 
 fn file(path: &str, size: u64) -> PreBootFile {

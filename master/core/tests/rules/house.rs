@@ -1,6 +1,6 @@
 //! A location to talk to: two accounts, two nodes, one image, a clock.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use bytes::Bytes;
 use teu_master_core::{
@@ -11,10 +11,10 @@ use teu_protocol::{
     ids::{AttachmentId, ContainerId, Digest, NodeId, PublicKey, RequestId, SessionId},
     message::{
         ClientToMaster, Compression, ContainerInfo, ContainerState, EventBody, ImageManifest,
-        Initiate, LayerRef, Lifetime, MasterToClient, MasterToNode, NodeCapacity, NodeContainer,
+        Initiate, LayerRef, MasterToClient, MasterToNode, NodeCapacity, NodeContainer,
         NodeReplyBody, NodeReport, NodeRequest, NodeRequestBody, NodeSpawn, NodeToMaster,
-        NodeUsage, ProcessSpec, Ready, Refusal, Reply, ReplyBody, Request, RequestBody,
-        ResourceLimits, Role, SessionAsk, SpawnSpec,
+        NodeUsage, Ready, Refusal, Reply, ReplyBody, Request, RequestBody, Role, SessionAsk,
+        SpawnSpec,
     },
 };
 
@@ -111,19 +111,8 @@ pub(crate) fn report(containers: Vec<NodeContainer>) -> NodeReport {
 
 pub(crate) fn spec() -> SpawnSpec {
     SpawnSpec {
-        image: image().id,
         node: Some(NODES[0]),
-        tag: None,
-        labels: BTreeMap::new(),
-        process: ProcessSpec::default(),
-        entrypoint: None,
-        files: Vec::new(),
-        volumes: Vec::new(),
-        limits: ResourceLimits::default(),
-        asleep: false,
-        lifetime: Lifetime::Session,
-        hostname: None,
-        image_name: "app".into(),
+        ..SpawnSpec::of(image().id, "app")
     }
 }
 

@@ -4,9 +4,8 @@ use bytes::Bytes;
 use teu_protocol::{
     ids::{Digest, RequestId, StreamId},
     message::{
-        Channel, Compression, ImageManifest, LayerRef, Lifetime, MasterToNode, NodeRequestBody,
-        NodeToMaster, ProcessSpec, RefusalCode, ReplyBody, RequestBody, SpawnSpec, StreamEnd,
-        StreamFrame,
+        Channel, Compression, ImageManifest, LayerRef, MasterToNode, NodeRequestBody, NodeToMaster,
+        RefusalCode, ReplyBody, RequestBody, SpawnSpec, StreamEnd, StreamFrame,
     },
 };
 
@@ -104,21 +103,7 @@ async fn spawn_with_layer(client: &mut Client, digest: Digest, size: usize) {
         .request(RequestBody::AddImage { manifest, names })
         .await
         .unwrap();
-    let spec = SpawnSpec {
-        image,
-        node: None,
-        tag: None,
-        labels: Default::default(),
-        process: ProcessSpec::default(),
-        entrypoint: None,
-        files: Vec::new(),
-        volumes: Vec::new(),
-        limits: Default::default(),
-        asleep: false,
-        lifetime: Lifetime::Session,
-        hostname: None,
-        image_name: "test".into(),
-    };
+    let spec = SpawnSpec::of(image, "test");
     client.ask(RequestBody::Spawn(Box::new(spec))).await;
 }
 

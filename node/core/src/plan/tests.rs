@@ -1,10 +1,8 @@
 //! Tables for [`super`].
 
-use std::collections::BTreeMap;
-
 use teu_protocol::{
     ids::{Digest, PublicKey, SessionId},
-    message::{Compression, ImageManifest, Lifetime, SpawnSpec},
+    message::{Compression, ImageManifest, SpawnSpec},
 };
 
 use super::*;
@@ -18,21 +16,7 @@ fn spawn(config: &str) -> NodeSpawn {
         attachment: AttachmentId::from_bytes([2; 16]),
         account: PublicKey::from_bytes([3; 32]),
         created_ms: 5,
-        spec: SpawnSpec {
-            image: Digest::of(&config),
-            node: None,
-            tag: None,
-            labels: BTreeMap::new(),
-            process: ProcessSpec::default(),
-            entrypoint: None,
-            files: Vec::new(),
-            volumes: Vec::new(),
-            limits: ResourceLimits::default(),
-            asleep: false,
-            lifetime: Lifetime::Session,
-            hostname: None,
-            image_name: "busybox".into(),
-        },
+        spec: SpawnSpec::of(Digest::of(&config), "busybox"),
         image: ImageManifest {
             id: Digest::of(&config),
             config,

@@ -4,8 +4,6 @@
 //! under way, nothing in use is destroyed or imported into, nothing exported is destroyed. In the
 //! end everything was answered once and nothing waits.
 
-#![allow(clippy::panic, clippy::unwrap_used)] // A test that meets the impossible has failed.
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -19,21 +17,20 @@ use teu_node_core::{
     volume::{ListedVolume, VolumeDone, VolumeWork, Work},
 };
 use teu_protocol::{
-    ids::{
-        AttachmentId, ContainerId, Digest, PublicKey, RequestId, SessionId, StreamId, Tag, VolumeId,
-    },
+    ids::{ContainerId, RequestId, StreamId, Tag, VolumeId},
     message::{
-        Compression, ExitStatus, ImageManifest, LayerRef, Lifetime, NodeEvent, NodeReplyBody,
-        NodeRequest, NodeRequestBody, NodeSpawn, NodeVolume, ProcessSpec, Refusal, RefusalCode,
-        ResourceLimits, RollBack, SnapshotSchedule, SpawnSpec, TransferKey, VolumeMount,
-        VolumeOrder, VolumeOrigin, VolumeRecord, VolumeSpec, VolumeState, VolumeUsage,
+        ExitStatus, NodeEvent, NodeReplyBody, NodeRequest, NodeRequestBody, NodeVolume,
+        RefusalCode, RollBack, SnapshotSchedule, TransferKey, VolumeMount, VolumeOrder,
+        VolumeOrigin, VolumeRecord, VolumeSpec, VolumeState, VolumeUsage,
     },
 };
 
-const VOLUMES: u8 = 3;
+use crate::rig;
+
+pub(super) const VOLUMES: u8 = 3;
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Order(u8, Order),
     Spawn(u8, u8),
     Destroy(u8),
@@ -47,7 +44,7 @@ enum Step {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Order {
+pub(super) enum Order {
     Create,
     Clone(u8),
     Import(bool),
@@ -62,7 +59,7 @@ enum Order {
     Export(u8),
 }
 
-fn order() -> impl Strategy<Value = Order> {
+pub(super) fn order() -> impl Strategy<Value = Order> {
     prop_oneof![
         6 => Just(Order::Create),
         2 => (0..VOLUMES).prop_map(Order::Clone),
@@ -79,7 +76,7 @@ fn order() -> impl Strategy<Value = Order> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0..VOLUMES, order()).prop_map(|(volume, order)| Step::Order(volume, order)),
         2 => (0..3_u8, 0..VOLUMES).prop_map(|(container, volume)| Step::Spawn(container, volume)),
@@ -92,24 +89,22 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn volume(n: u8) -> VolumeId {
+pub(super) fn volume(n: u8) -> VolumeId {
     VolumeId::from_bytes([n + 1; 16])
 }
 
-fn container(n: u8) -> ContainerId {
+pub(super) fn container(n: u8) -> ContainerId {
     ContainerId::from_bytes([n + 50; 16])
 }
 
-fn tag(n: u8) -> Tag {
+pub(super) fn tag(n: u8) -> Tag {
     format!("s{n}").parse().unwrap()
 }
 
-const ACCOUNT: PublicKey = PublicKey::from_bytes([3; 32]);
-
-fn record(n: u8, origin: Option<u8>) -> VolumeRecord {
+pub(super) fn record(n: u8, origin: Option<u8>) -> VolumeRecord {
     VolumeRecord {
         id: volume(n),
-        account: ACCOUNT,
+        account: rig::ACCOUNT,
         created_ms: 5,
         spec: VolumeSpec::default(),
         origin: origin.map(|n| VolumeOrigin {
@@ -119,7 +114,7 @@ fn record(n: u8, origin: Option<u8>) -> VolumeRecord {
     }
 }
 
-fn body(n: u8, order: Order) -> VolumeOrder {
+pub(super) fn body(n: u8, order: Order) -> VolumeOrder {
     let key = TransferKey([9; 32]);
     let id = volume(n);
     match order {
@@ -170,44 +165,14 @@ fn body(n: u8, order: Order) -> VolumeOrder {
     }
 }
 
-fn spawn(n: u8, volumes: Vec<VolumeMount>) -> NodeRequestBody {
-    let config = br#"{"os":"linux","architecture":"amd64","config":{"Cmd":["sh"]}}"#.to_vec();
-    let digest = Digest::of(b"layer");
-    NodeRequestBody::Spawn(Box::new(NodeSpawn {
-        container: container(n),
-        session: SessionId::from_bytes([1; 16]),
-        attachment: AttachmentId::from_bytes([2; 16]),
-        account: ACCOUNT,
-        created_ms: 5,
-        spec: SpawnSpec {
-            image: Digest::of(&config),
-            node: None,
-            tag: Some(format!("c{n}").parse().unwrap()),
-            labels: BTreeMap::new(),
-            process: ProcessSpec::default(),
-            entrypoint: None,
-            files: Vec::new(),
-            volumes,
-            limits: ResourceLimits::default(),
-            asleep: false,
-            lifetime: Lifetime::Session,
-            hostname: None,
-            image_name: "busybox".into(),
-        },
-        image: ImageManifest {
-            id: Digest::of(&config),
-            config,
-            layers: vec![LayerRef {
-                digest,
-                diff_id: digest,
-                size: 1,
-                compression: Compression::None,
-            }],
-        },
-    }))
+pub(super) fn spawn(n: u8, volumes: Vec<VolumeMount>) -> NodeRequestBody {
+    rig::spawn(container(n), |spec| {
+        spec.tag = Some(format!("c{n}").parse().unwrap());
+        spec.volumes = volumes;
+    })
 }
 
-fn at(n: u8) -> VolumeMount {
+pub(super) fn at(n: u8) -> VolumeMount {
     VolumeMount {
         volume: volume(n),
         path: "/data".into(),
@@ -216,18 +181,18 @@ fn at(n: u8) -> VolumeMount {
 }
 
 /// The model: what the pool has, and what was answered.
-struct World {
-    core: NodeCore,
-    now: Duration,
-    under_way: Vec<Effect>,
-    pool: BTreeMap<VolumeId, VolumeRecord>,
-    answers: BTreeMap<RequestId, Result<NodeReplyBody, RefusalCode>>,
-    told: Vec<NodeVolume>,
-    sent: BTreeSet<RequestId>,
-    next: u64,
+pub(super) struct World {
+    pub(super) core: NodeCore,
+    pub(super) now: Duration,
+    pub(super) under_way: Vec<Effect>,
+    pub(super) pool: BTreeMap<VolumeId, VolumeRecord>,
+    pub(super) answers: BTreeMap<RequestId, Result<NodeReplyBody, RefusalCode>>,
+    pub(super) told: Vec<NodeVolume>,
+    pub(super) sent: BTreeSet<RequestId>,
+    pub(super) next: u64,
 }
 
-fn changes(effect: &Effect) -> Option<VolumeId> {
+pub(super) fn changes(effect: &Effect) -> Option<VolumeId> {
     let Effect::Volume(work) = effect else {
         return None;
     };
@@ -246,7 +211,7 @@ fn changes(effect: &Effect) -> Option<VolumeId> {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut world = Self {
             core: NodeCore::new("linux/amd64"),
             now: Duration::ZERO,
@@ -261,7 +226,7 @@ impl World {
         world
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         let now = Now {
             steady: self.now,
             unix_ms: 1_000_000_000 + u64::try_from(self.now.as_millis()).unwrap(),
@@ -333,13 +298,12 @@ impl World {
         }
     }
 
-    fn outcome(&mut self, n: usize, ok: bool) {
+    pub(super) fn outcome(&mut self, n: usize, ok: bool) {
         if self.under_way.is_empty() {
             return;
         }
         let effect = self.under_way.remove(n % self.under_way.len());
-        let failed = || Refusal::new(RefusalCode::Internal, "the test says no");
-        let result = if ok { Ok(()) } else { Err(failed()) };
+        let result = if ok { Ok(()) } else { Err(rig::failed()) };
         let input = match effect {
             Effect::Prepare(plan) => Input::Prepared {
                 container: plan.record.container,
@@ -360,7 +324,7 @@ impl World {
             return self.input(Input::VolumeDone { ticket, result });
         };
         let id = work.volume;
-        let failed = Refusal::new(RefusalCode::Internal, "the test says no");
+        let failed = rig::failed();
         if matches!(
             order,
             VolumeOrder::Export { .. } | VolumeOrder::Import { .. }
@@ -419,10 +383,8 @@ impl World {
         self.input(Input::VolumeDone { ticket, result });
     }
 
-    fn send(&mut self, body: NodeRequestBody) -> RequestId {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.next.to_be_bytes());
-        let id = RequestId::from_bytes(bytes);
+    pub(super) fn send(&mut self, body: NodeRequestBody) -> RequestId {
+        let id = rig::number(self.next);
         self.next += 1;
         self.sent.insert(id);
         let request = Box::new(NodeRequest { id, body });
@@ -431,11 +393,11 @@ impl World {
         id
     }
 
-    fn order(&mut self, order: VolumeOrder) -> RequestId {
+    pub(super) fn order(&mut self, order: VolumeOrder) -> RequestId {
         self.send(NodeRequestBody::Volume(Box::new(order)))
     }
 
-    fn list(&mut self) {
+    pub(super) fn list(&mut self) {
         let listed = |(id, record): (&VolumeId, &VolumeRecord)| ListedVolume {
             id: *id,
             record: Some(record.clone()),
@@ -446,7 +408,7 @@ impl World {
         self.input(Input::Volumes(Some(list)));
     }
 
-    fn step(&mut self, step: Step) {
+    pub(super) fn step(&mut self, step: Step) {
         match step {
             Step::Order(n, order) => drop(self.order(body(n, order))),
             Step::Spawn(n, v) => drop(self.send(spawn(n, vec![at(v)]))),
@@ -470,186 +432,9 @@ impl World {
         }
     }
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while !self.under_way.is_empty() {
             self.outcome(0, true);
         }
     }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
-    #[test]
-    fn any_sequence_ends_clean(steps in proptest::collection::vec(step(), 0..80)) {
-        let mut world = World::new();
-        for step in steps {
-            world.step(step);
-        }
-        world.settle();
-        for n in 0..3 {
-            world.send(NodeRequestBody::Destroy(container(n)));
-        }
-        world.settle();
-        world.list();
-        let told: Vec<VolumeId> = world.core.volumes().unwrap().iter()
-            .map(|one| one.record.id).collect();
-        let there: Vec<VolumeId> = world.pool.keys().copied().collect();
-        prop_assert_eq!(told, there, "the core and the pool agree");
-        for n in 0..VOLUMES {
-            let id = world.order(VolumeOrder::Destroy(volume(n)));
-            world.settle();
-            prop_assert_eq!(&world.answers[&id], &Ok(NodeReplyBody::Done));
-        }
-        prop_assert_eq!(world.core.volumes(), Some(Vec::new()));
-        prop_assert_eq!(world.core.next_deadline(), None);
-        for id in &world.sent {
-            prop_assert!(world.answers.contains_key(id), "order {} was not answered", id);
-        }
-    }
-}
-
-fn code(world: &World, id: RequestId) -> Option<RefusalCode> {
-    world.answers[&id].as_ref().err().copied()
-}
-
-#[test]
-fn what_waits_for_a_volume_that_is_not_made_is_refused() {
-    let mut world = World::new();
-    world.order(body(0, Order::Create));
-    let scheduled = world.order(body(0, Order::Schedule(false)));
-    let again = world.order(body(0, Order::Create));
-    world.outcome(0, false);
-    assert_eq!(code(&world, scheduled), Some(RefusalCode::NotFound));
-    world.settle();
-    assert_eq!(code(&world, again), None, "it tries for itself");
-}
-
-#[test]
-fn a_volume_in_use_is_not_destroyed_and_one_that_is_destroyed_is_not_used() {
-    let mut world = World::new();
-    world.order(body(0, Order::Create));
-    let early = world.send(spawn(0, vec![at(0)]));
-    assert_eq!(code(&world, early), Some(RefusalCode::Busy));
-    world.settle();
-    world.send(spawn(1, vec![at(0)]));
-    let destroy = world.order(body(0, Order::Destroy));
-    assert_eq!(code(&world, destroy), Some(RefusalCode::Busy));
-    world.settle();
-    world.step(Step::Exit(1));
-    // Its mounts are not gone yet: the order waits, and bars new users.
-    let destroy = world.order(body(0, Order::Destroy));
-    assert!(!world.answers.contains_key(&destroy));
-    let late = world.send(spawn(2, vec![at(0)]));
-    assert_eq!(code(&world, late), Some(RefusalCode::Busy));
-    world.settle();
-    assert_eq!(world.answers[&destroy], Ok(NodeReplyBody::Done));
-    let late = world.send(spawn(2, vec![at(0)]));
-    assert_eq!(code(&world, late), Some(RefusalCode::NotFound));
-}
-
-#[test]
-fn anothers_volume_does_not_exist() {
-    let mut world = World::new();
-    let theirs = VolumeRecord {
-        account: PublicKey::from_bytes([4; 32]),
-        ..record(0, None)
-    };
-    world.order(VolumeOrder::Create(theirs));
-    world.settle();
-    let spawned = world.send(spawn(0, vec![at(0)]));
-    assert_eq!(code(&world, spawned), Some(RefusalCode::NotFound));
-    let cloned = world.order(body(1, Order::Clone(0)));
-    assert_eq!(code(&world, cloned), Some(RefusalCode::NotFound));
-    let imported = world.order(body(0, Order::Import(true)));
-    assert_eq!(code(&world, imported), Some(RefusalCode::NotFound));
-}
-
-#[test]
-fn an_unreadable_pool_says_nothing_and_a_lost_volume_is_missing() {
-    let mut world = World::new();
-    world.order(body(0, Order::Create));
-    world.order(body(1, Order::Create));
-    world.settle();
-    world.input(Input::Volumes(None));
-    assert_eq!(world.core.volumes(), None);
-    let states = |world: &mut World| -> Vec<VolumeState> {
-        world.told.drain(..).map(|one| one.state).collect()
-    };
-    assert_eq!(states(&mut world), [VolumeState::Faulted; 2]);
-    let refused = world.order(body(0, Order::Destroy));
-    assert_eq!(code(&world, refused), Some(RefusalCode::Faulted));
-    world.pool.remove(&volume(0));
-    world.list();
-    assert_eq!(
-        states(&mut world),
-        [VolumeState::Missing, VolumeState::Ready]
-    );
-    assert_eq!(world.core.volumes().map(|all| all.len()), Some(1));
-    let spawned = world.send(spawn(0, vec![at(0)]));
-    assert_eq!(code(&world, spawned), Some(RefusalCode::NotFound));
-    let forgotten = world.order(body(0, Order::Destroy));
-    world.settle();
-    assert_eq!(world.answers[&forgotten], Ok(NodeReplyBody::Done));
-    assert_eq!(world.core.unwell().count(), 0);
-}
-
-#[test]
-fn numbers_and_names_are_checked() {
-    let mut world = World::new();
-    world.order(body(0, Order::Create));
-    world.settle();
-    let id = volume(0);
-    let schedule = |every_s, keep| VolumeOrder::SetSchedule {
-        volume: id,
-        schedule: Some(SnapshotSchedule { every_s, keep }),
-    };
-    let bad = [
-        VolumeOrder::SetQuota {
-            volume: id,
-            quota_bytes: Some((1 << 20) - 1),
-        },
-        VolumeOrder::Snapshot {
-            volume: id,
-            name: "auto-mine".parse().unwrap(),
-        },
-        schedule(9, 1),
-        schedule(10, 0),
-        schedule(10, 1_001),
-        schedule(u64::MAX, 1),
-    ];
-    for order in bad {
-        let refused = world.order(order);
-        assert_eq!(code(&world, refused), Some(RefusalCode::BadRequest));
-    }
-    for order in [schedule(10, 1), schedule(10, 1_000)] {
-        let done = world.order(order);
-        world.settle();
-        assert_eq!(code(&world, done), None);
-    }
-}
-
-#[test]
-fn a_schedule_snapshots_once_a_period() {
-    let mut world = World::new();
-    world.order(body(0, Order::Create));
-    world.order(body(0, Order::Schedule(true)));
-    world.settle();
-    assert_eq!(world.core.next_deadline(), Some(Duration::from_secs(10)));
-    world.step(Step::Later(10_000));
-    let [Effect::Volume(work)] = world.under_way.as_slice() else {
-        panic!("{:?}", world.under_way)
-    };
-    let name = "auto-19700112T134650Z".parse().unwrap();
-    assert_eq!(work.work, Work::Scheduled { name, keep: 2 });
-    // A slow pool: what comes meanwhile waits, once.
-    world.step(Step::Later(10_000));
-    world.step(Step::Later(10_000));
-    assert_eq!(world.under_way.len(), 1);
-    world.outcome(0, true);
-    assert_eq!(world.under_way.len(), 1);
-    world.outcome(0, true);
-    assert_eq!(world.under_way.len(), 0);
-    world.order(body(0, Order::Schedule(false)));
-    world.settle();
-    assert_eq!(world.core.next_deadline(), None);
 }

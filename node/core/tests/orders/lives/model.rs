@@ -4,8 +4,6 @@
 //! moment. After every step: life-cycle effects of a container never overlap, effects name known
 //! containers, nothing is answered twice. In the end: everything was answered, nothing is left.
 
-#![allow(clippy::panic)] // A test that meets the impossible has failed.
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -15,20 +13,18 @@ use std::{
 use proptest::prelude::*;
 use teu_node_core::{Effect, Input, NodeCore, Now, input::ProcessEnd};
 use teu_protocol::{
-    ids::{
-        AttachmentId, ContainerId, Digest, ProcessId, PublicKey, RequestId, SessionId, StreamId,
-    },
+    ids::{ContainerId, ProcessId, RequestId, StreamId},
     message::{
-        Cause, Compression, ContainerState, ExitStatus, ImageManifest, LayerRef, Lifetime,
-        LogStart, NodeEvent, NodeReplyBody, NodeRequest, NodeRequestBody, NodeSpawn, ProcessSpec,
-        Refusal, RefusalCode, ResourceLimits, SpawnSpec,
+        ExitStatus, LogStart, NodeEvent, NodeReplyBody, NodeRequest, NodeRequestBody, ProcessSpec,
     },
 };
 
-const CONTAINERS: u8 = 3;
+use crate::rig;
+
+pub(super) const CONTAINERS: u8 = 3;
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Order(u8, Order),
     /// The order before is sent again.
     Again,
@@ -42,7 +38,7 @@ enum Step {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Order {
+pub(super) enum Order {
     Spawn { asleep: bool },
     Wake,
     Stop,
@@ -57,7 +53,7 @@ enum Order {
     Doctor,
 }
 
-fn order() -> impl Strategy<Value = Order> {
+pub(super) fn order() -> impl Strategy<Value = Order> {
     prop_oneof![
         4 => any::<bool>().prop_map(|asleep| Order::Spawn { asleep }),
         2 => Just(Order::Wake),
@@ -74,7 +70,7 @@ fn order() -> impl Strategy<Value = Order> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0..CONTAINERS, order()).prop_map(|(container, order)| Step::Order(container, order)),
         1 => Just(Step::Again),
@@ -89,58 +85,25 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn container(n: u8) -> ContainerId {
+pub(super) fn container(n: u8) -> ContainerId {
     ContainerId::from_bytes([n + 1; 16])
 }
 
-fn process(container: u8, n: u8) -> ProcessId {
+pub(super) fn process(container: u8, n: u8) -> ProcessId {
     let mut bytes = [n + 100; 16];
     bytes[0] = container;
     ProcessId::from_bytes(bytes)
 }
 
-fn ip(n: u8) -> Ipv4Addr {
+pub(super) fn ip(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, n + 10)
 }
 
-fn spawn(n: u8, asleep: bool) -> NodeRequestBody {
-    let config = br#"{"os":"linux","architecture":"amd64","config":{"Cmd":["sh"]}}"#.to_vec();
-    let digest = Digest::of(b"layer");
-    NodeRequestBody::Spawn(Box::new(NodeSpawn {
-        container: container(n),
-        session: SessionId::from_bytes([1; 16]),
-        attachment: AttachmentId::from_bytes([2; 16]),
-        account: PublicKey::from_bytes([3; 32]),
-        created_ms: 5,
-        spec: SpawnSpec {
-            image: Digest::of(&config),
-            node: None,
-            tag: None,
-            labels: BTreeMap::new(),
-            process: ProcessSpec::default(),
-            entrypoint: None,
-            files: Vec::new(),
-            volumes: Vec::new(),
-            limits: ResourceLimits::default(),
-            asleep,
-            lifetime: Lifetime::Session,
-            hostname: None,
-            image_name: "busybox".into(),
-        },
-        image: ImageManifest {
-            id: Digest::of(&config),
-            config,
-            layers: vec![LayerRef {
-                digest,
-                diff_id: digest,
-                size: 1,
-                compression: Compression::None,
-            }],
-        },
-    }))
+pub(super) fn spawn(n: u8, asleep: bool) -> NodeRequestBody {
+    rig::spawn(container(n), |spec| spec.asleep = asleep)
 }
 
-fn body(n: u8, order: Order) -> NodeRequestBody {
+pub(super) fn body(n: u8, order: Order) -> NodeRequestBody {
     let id = container(n);
     let which = |p: u8| {
         if p == 0 {
@@ -203,26 +166,20 @@ fn body(n: u8, order: Order) -> NodeRequestBody {
     }
 }
 
-struct World {
-    core: NodeCore,
-    now: Duration,
+pub(super) struct World {
+    pub(super) core: NodeCore,
+    pub(super) now: Duration,
     /// Effects that want an answer.
-    under_way: Vec<Effect>,
+    pub(super) under_way: Vec<Effect>,
     /// How often each order was answered.
-    answers: BTreeMap<RequestId, usize>,
+    pub(super) answers: BTreeMap<RequestId, usize>,
     /// How often each was sent.
-    sent: BTreeMap<RequestId, usize>,
-    last: Option<NodeRequest>,
-    next: u64,
+    pub(super) sent: BTreeMap<RequestId, usize>,
+    pub(super) last: Option<NodeRequest>,
+    pub(super) next: u64,
 }
 
-fn number(n: u64) -> RequestId {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&n.to_be_bytes());
-    RequestId::from_bytes(bytes)
-}
-
-fn life_cycle(effect: &Effect) -> Option<ContainerId> {
+pub(super) fn life_cycle(effect: &Effect) -> Option<ContainerId> {
     match effect {
         Effect::Prepare(plan) => Some(plan.record.container),
         Effect::Wake(id)
@@ -232,7 +189,7 @@ fn life_cycle(effect: &Effect) -> Option<ContainerId> {
     }
 }
 
-fn named(effect: &Effect) -> Option<ContainerId> {
+pub(super) fn named(effect: &Effect) -> Option<ContainerId> {
     match effect {
         Effect::Cancel(id)
         | Effect::Signal { container: id, .. }
@@ -250,7 +207,7 @@ fn named(effect: &Effect) -> Option<ContainerId> {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             core: NodeCore::new("linux/amd64"),
             now: Duration::ZERO,
@@ -262,7 +219,7 @@ impl World {
         }
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         let before: BTreeSet<ContainerId> = self.known();
         let now = Now {
             steady: self.now,
@@ -310,14 +267,13 @@ impl World {
         }
     }
 
-    fn outcome(&mut self, n: usize, ok: bool) {
+    pub(super) fn outcome(&mut self, n: usize, ok: bool) {
         if self.under_way.is_empty() {
             return;
         }
         let n = n % self.under_way.len();
         let effect = self.under_way.remove(n);
-        let failed = || Refusal::new(RefusalCode::Internal, "the test says no");
-        let result = if ok { Ok(()) } else { Err(failed()) };
+        let result = if ok { Ok(()) } else { Err(rig::failed()) };
         let answered = |request| {
             let result = result.clone().map(|()| NodeReplyBody::Done);
             Input::Answered { request, result }
@@ -374,9 +330,9 @@ impl World {
         self.input(input);
     }
 
-    fn order(&mut self, body: NodeRequestBody) {
+    pub(super) fn order(&mut self, body: NodeRequestBody) {
         let request = NodeRequest {
-            id: number(self.next),
+            id: rig::number(self.next),
             body,
         };
         self.next += 1;
@@ -388,7 +344,7 @@ impl World {
         });
     }
 
-    fn step(&mut self, step: Step) {
+    pub(super) fn step(&mut self, step: Step) {
         let end = ProcessEnd {
             status: ExitStatus::Code(0),
             out_of_memory: false,
@@ -427,7 +383,7 @@ impl World {
         }
     }
 
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         for _ in 0..2 {
             while !self.under_way.is_empty() {
                 self.outcome(0, true);
@@ -440,120 +396,4 @@ impl World {
             self.outcome(0, true);
         }
     }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
-    #[test]
-    fn any_sequence_ends_clean(steps in proptest::collection::vec(step(), 0..60)) {
-        let mut world = World::new();
-        for step in steps {
-            world.step(step);
-        }
-        world.finish();
-        prop_assert!(world.core.containers().is_empty());
-        prop_assert_eq!(world.core.next_deadline(), None);
-        for (id, sent) in &world.sent {
-            let answers = world.answers.get(id).copied().unwrap_or(0);
-            prop_assert!(answers >= 1 && answers <= *sent, "order {id}: {answers} of {sent}");
-        }
-    }
-}
-
-fn state(world: &World, n: u8) -> Option<ContainerState> {
-    world
-        .core
-        .containers()
-        .into_iter()
-        .find(|one| one.container == container(n))
-        .map(|c| c.state)
-}
-
-#[test]
-fn a_container_that_ignores_the_stop_signal_is_killed_after_the_grace() {
-    let mut world = World::new();
-    world.order(spawn(0, false));
-    world.outcome(0, true);
-    world.order(body(0, Order::Stop));
-    assert_eq!(world.core.next_deadline(), Some(Duration::from_secs(5)));
-    world.now = Duration::from_secs(5);
-    let now = Now {
-        steady: world.now,
-        unix_ms: 7,
-    };
-    let effects = world.core.handle(Input::Tick, now);
-    assert!(matches!(
-        effects.as_slice(),
-        [Effect::Signal {
-            signal: 9,
-            request: None,
-            ..
-        }]
-    ));
-    let end = ProcessEnd {
-        status: ExitStatus::Signal(9),
-        out_of_memory: false,
-    };
-    world.input(Input::Exited {
-        container: container(0),
-        end,
-    });
-    let Some(ContainerState::Exited { termination, .. }) = state(&world, 0) else {
-        panic!()
-    };
-    assert_eq!(termination.cause, Cause::Stopped);
-    assert_eq!(world.answers.values().copied().collect::<Vec<_>>(), [1, 1]);
-}
-
-#[test]
-fn an_address_that_is_given_back_opens_no_door() {
-    let mut world = World::new();
-    for n in 0..2 {
-        world.order(spawn(n, false));
-        world.outcome(0, true);
-    }
-    world.order(body(0, Order::AllowFrom(1)));
-    world.outcome(0, true);
-    assert_eq!(
-        world.core.containers()[0].allowed_from,
-        [(container(1), ip(1))]
-    );
-    world.order(NodeRequestBody::Destroy(container(1)));
-    let [
-        Effect::Remove {
-            revoke, ip: gone, ..
-        },
-    ] = world.under_way.as_slice()
-    else {
-        panic!()
-    };
-    assert_eq!(
-        (revoke.as_slice(), *gone),
-        (&[container(0)][..], Some(ip(1)))
-    );
-    assert_eq!(world.core.containers()[0].allowed_from, []);
-}
-
-#[test]
-fn an_end_that_comes_before_the_word_of_the_start_is_told_after_it() {
-    let mut world = World::new();
-    world.order(spawn(0, false));
-    let end = ProcessEnd {
-        status: ExitStatus::Code(3),
-        out_of_memory: false,
-    };
-    world.input(Input::Exited {
-        container: container(0),
-        end,
-    });
-    assert_eq!(state(&world, 0), Some(ContainerState::Preparing));
-    world.outcome(0, true);
-    let Some(ContainerState::Exited { termination, .. }) = state(&world, 0) else {
-        panic!()
-    };
-    assert_eq!(termination.status, ExitStatus::Code(3));
-    assert!(matches!(
-        world.under_way.as_slice(),
-        [Effect::Release { .. }]
-    ));
 }
