@@ -36,17 +36,13 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Globals {
-    /// The location to use; default: the one chosen with `teu location use`
-    #[arg(long, global = true, env = "TEU_LOCATION", value_name = "NAME")]
+    // The SDK reads the variables of these two: clap would print `--home <DIR>` in every usage line
+    // of who has it set.
+    /// The location to use; default: the one chosen with `teu location use` [env: TEU_LOCATION]
+    #[arg(long, global = true, value_name = "NAME")]
     pub(crate) location: Option<String>,
-    /// The directory with keys and locations; default: ~/.teu
-    #[arg(
-        long,
-        global = true,
-        env = "TEU_HOME",
-        value_name = "DIR",
-        hide_env_values = true
-    )]
+    /// The directory with keys and locations; default: ~/.teu [env: TEU_HOME]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
     /// The persistent session that containers belong to
     #[arg(
@@ -114,24 +110,24 @@ pub(crate) enum Verb {
     /// List images
     Images(verbs::image::ListArgs),
     /// Import, send, list and remove images
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Image(verbs::image::ImageVerb),
     /// Files that outlive containers: make volumes, keep snapshots of them, go back
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Volume(verbs::volume::VolumeVerb),
     /// Show what the location offers: nodes, free CPU, memory, disk, room for volumes
     Resources(verbs::resources::ResourcesArgs),
     /// List sessions, end one
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Session(verbs::session::SessionVerb),
     /// Show this user's key; let other keys connect
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Account(verbs::account::AccountVerb),
     /// Let machines connect as nodes
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Node(verbs::node::NodeVerb),
     /// List locations, choose one, add one
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = true)]
     Location(verbs::location::LocationVerb),
     /// Run a one-machine location: master and node on this machine (as root)
     Dev(dev::DevArgs),

@@ -44,6 +44,9 @@ pub(crate) enum Failure {
         #[source]
         source: io::Error,
     },
+    /// Asked, and the answer was no.
+    #[error("nothing was destroyed")]
+    Declined,
     /// The words of the process that should hold the tunnel.
     #[error("{0}")]
     Background(String),
@@ -68,7 +71,8 @@ impl Usage {
 }
 
 impl Failure {
-    /// Docker's codes: 125 teu itself failed, 126 and 127 from the program; 2: not placed.
+    /// Docker's codes: 125 teu itself failed, 126 and 127 from the program; 2: not placed. And 1: the
+    /// person said no.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Teu(error) => match error.refusal().map(|refusal| refusal.code) {
@@ -77,6 +81,7 @@ impl Failure {
                 Some(RefusalCode::NoCapacity) => 2,
                 _ => 125,
             },
+            Self::Declined => 1,
             _ => 125,
         }
     }

@@ -11,7 +11,10 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::{Args, Subcommand};
 use parse::{Quota, span};
-use teu::{Location, RefusalCode, SnapshotSchedule, Tag, Volume, VolumeBuilder, VolumeInfo};
+use teu::{
+    Location, RefusalCode, SnapshotInfo, SnapshotSchedule, Tag, Volume, VolumeBuilder, VolumeInfo,
+    VolumeUsage,
+};
 
 use super::run::{bytes, find_node};
 use crate::{
@@ -46,6 +49,8 @@ pub(crate) enum VolumeVerb {
     /// Give a volume back the files of a snapshot, also while containers run with it
     Rollback(destroy::RollbackArgs),
     /// Make a volume that begins as a snapshot, without copying
+    #[command(after_help = "\
+It lies on the node of the original, whose bytes it shares: for another node, export and import.")]
     Clone {
         #[command(flatten)]
         spec: SpecArgs,
@@ -59,6 +64,9 @@ pub(crate) enum VolumeVerb {
     /// Show what volumes take
     Usage(show::UsageArgs),
     /// Bound the bytes of a volume's files (snapshots are not counted)
+    #[command(after_help = "\
+Beyond it, programs that write get an error (EDQUOT, `Disk quota exceeded`). One that is smaller than
+what there is already takes nothing away: files can be removed, but not written.")]
     Quota {
         /// Name or id of the volume
         volume: String,
@@ -149,13 +157,18 @@ async fn act(location: &Location, verb: VolumeVerb) -> Result<ExitCode, Failure>
             name,
         } => {
             let of = find(location, &volume).await?;
-            let builder = described(of.clone_from(snapshot), &spec);
-            tell(&named(builder, name)?.await?)?;
+            let builder = described(of.clone_from(&snapshot), &spec);
+            match named(builder, name)?.await {
+                Ok(clone) => tell(&clone)?,
+                Err(error) => return Err(explained(&of, &snapshot, error).await),
+            }
         }
         VolumeVerb::Usage(args) => show::usage(location, args).await?,
         VolumeVerb::Quota { volume, bytes } => {
-            find(location, &volume).await?.set_quota(bytes.0).await?;
+            let found = find(location, &volume).await?;
+            found.set_quota(bytes.0).await?;
             output::line(&volume)?;
+            warn_if_full(&volume, &found.usage().await?);
         }
         VolumeVerb::Schedule(args) => {
             let schedule =
@@ -229,6 +242,50 @@ pub(crate) async fn find(location: &Location, name: &str) -> Result<Volume, Fail
             Err(Usage::new(what, suggestion(name, &location.volumes())).into())
         }
         found => Ok(found?),
+    }
+}
+
+/// The snapshot of that name, or one that may have been meant.
+fn known_snapshot<'a>(
+    volume: &Volume,
+    known: &'a [SnapshotInfo],
+    wanted: &str,
+) -> Result<&'a SnapshotInfo, Failure> {
+    if let Some(found) = known.iter().find(|one| one.name.as_str() == wanted) {
+        return Ok(found);
+    }
+    let of = name(&volume.info());
+    let names = known.iter().map(|one| one.name.as_str());
+    let meant = super::most_alike(wanted, names)
+        .map(|name| format!("did you mean `{name}`? "))
+        .unwrap_or_default();
+    Err(Usage::new(
+        format!("volume `{of}` has no snapshot `{wanted}`"),
+        format!("{meant}`teu volume snapshots {of}` lists them"),
+    )
+    .into())
+}
+
+/// Why something with a snapshot failed: if there is none of that name, one may have been meant.
+async fn explained(volume: &Volume, wanted: &str, error: teu::Error) -> Failure {
+    if error.code() == Some(RefusalCode::NotFound)
+        && let Ok(known) = volume.snapshots().await
+        && let Err(missing) = known_snapshot(volume, &known, wanted)
+    {
+        return missing;
+    }
+    error.into()
+}
+
+/// A bound below what there is already is allowed, but seldom meant.
+fn warn_if_full(volume: &str, usage: &VolumeUsage) {
+    if let Some(quota) = usage.quota_bytes
+        && usage.referenced_bytes >= quota
+    {
+        output::note(&format!(
+            "volume `{volume}` has {} of files already: nothing can be written until some are removed",
+            output::bytes(usage.referenced_bytes)
+        ));
     }
 }
 

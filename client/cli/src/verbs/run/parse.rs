@@ -136,7 +136,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
         .parse::<u64>()
         .ok()
         .and_then(|count| count.checked_mul(1 << shift))
-        .ok_or_else(|| "a number of bytes is expected, such as 64m or 2g".to_owned())
+        .ok_or_else(|| "a whole number of bytes is expected, such as 64m or 2g".to_owned())
 }
 
 /// `0.5`: cores.

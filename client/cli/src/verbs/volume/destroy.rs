@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 use teu::{Location, SnapshotInfo, Volume, VolumeState};
 
-use super::{find, name, show};
+use super::{find, known_snapshot, name, show};
 use crate::{
     failure::{self, Failure, Usage},
     output,
@@ -46,9 +46,10 @@ impl Consent {
         if self.yes {
             return Ok(true);
         }
-        if !io::stdin().is_terminal() {
+        // The question is asked on one, the answer is read from the other.
+        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
             return Err(Usage::new(
-                "this destroys data, and nobody can be asked: standard input is not a terminal",
+                "this destroys data, and nobody can be asked: standard input and error are not a terminal",
                 "--dry-run prints what would be destroyed; --yes destroys it",
             )
             .into());
@@ -63,7 +64,11 @@ impl Consent {
         if is_yes(&answer) {
             return Ok(true);
         }
-        Err(Usage::new("nothing was destroyed", "answer `y`, or use --yes").into())
+        if !answer.ends_with('\n') {
+            // Ctrl-D: the cursor still stands behind the question.
+            output::note("");
+        }
+        Err(Failure::Declined)
     }
 }
 
@@ -125,6 +130,8 @@ pub(super) async fn rm(location: &Location, args: RmArgs) -> Result<ExitCode, Fa
     let mut gone = Vec::new();
     if !args.consent.yes {
         for (_, volume) in &volumes {
+            // Nobody should say yes to what will be refused then.
+            is_unused(location, volume)?;
             gone.push(whole(volume).await?);
         }
     }
@@ -138,6 +145,23 @@ pub(super) async fn rm(location: &Location, args: RmArgs) -> Result<ExitCode, Fa
         }
     }
     Ok(code)
+}
+
+fn is_unused(location: &Location, volume: &Volume) -> Result<(), Failure> {
+    let info = volume.info();
+    let users = show::users(location, &info);
+    if users.is_empty() {
+        return Ok(());
+    }
+    Err(Usage::new(
+        format!(
+            "volume `{}` is mounted in {}",
+            name(&info),
+            users.join(", ")
+        ),
+        "remove what uses it first (`teu rm -f NAME`)",
+    )
+    .into())
 }
 
 /// A volume with all that it holds.
@@ -190,7 +214,7 @@ async fn remove_snapshots(volume: &Volume, args: &SnapshotArgs) -> Result<ExitCo
     let known = volume.snapshots().await?;
     let mut gone = Vec::new();
     for wanted in &args.snapshots {
-        gone.push(line_of(found(volume, &known, wanted)?));
+        gone.push(line_of(known_snapshot(volume, &known, wanted)?));
     }
     if args.consent.given(&gone)? {
         for snapshot in &args.snapshots {
@@ -199,27 +223,6 @@ async fn remove_snapshots(volume: &Volume, args: &SnapshotArgs) -> Result<ExitCo
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The snapshot of that name, or one that may have been meant.
-fn found<'a>(
-    volume: &Volume,
-    known: &'a [SnapshotInfo],
-    wanted: &str,
-) -> Result<&'a SnapshotInfo, Failure> {
-    if let Some(found) = known.iter().find(|one| one.name.as_str() == wanted) {
-        return Ok(found);
-    }
-    let of = name(&volume.info());
-    let names = known.iter().map(|one| one.name.as_str());
-    let meant = crate::verbs::most_alike(wanted, names)
-        .map(|name| format!("did you mean `{name}`? "))
-        .unwrap_or_default();
-    Err(Usage::new(
-        format!("volume `{of}` has no snapshot `{wanted}`"),
-        format!("{meant}`teu volume snapshots {of}` lists them"),
-    )
-    .into())
 }
 
 fn line_of(snapshot: &SnapshotInfo) -> String {
@@ -235,7 +238,7 @@ fn line_of(snapshot: &SnapshotInfo) -> String {
 pub(super) async fn rollback(location: &Location, args: RollbackArgs) -> Result<ExitCode, Failure> {
     let volume = find(location, &args.volume).await?;
     let known = volume.snapshots().await?;
-    found(&volume, &known, &args.snapshot)?;
+    known_snapshot(&volume, &known, &args.snapshot)?;
     let (target, later) = split(&known, &args.snapshot);
     if !later.is_empty() && !args.discard_later {
         let of = name(&volume.info());

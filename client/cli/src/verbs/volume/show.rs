@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use teu::{Location, SnapshotInfo, Volume, VolumeInfo, VolumeState, VolumeUsage};
 
-use super::{find, name};
+use super::{find, name, parse::span_text};
 use crate::{
     args::{Format, Listing},
     failure::Failure,
@@ -61,6 +61,17 @@ struct Taken {
 }
 
 fn row<'a>(location: &Location, info: &'a VolumeInfo) -> Row<'a> {
+    let node = location.node(info.node);
+    Row {
+        info,
+        node_name: node.map(|node| node.name).unwrap_or_default(),
+        used_by_names: users(location, info),
+    }
+}
+
+/// The containers that have it mounted, by name, or short id if they have none or are another
+/// session's.
+pub(super) fn users(location: &Location, info: &VolumeInfo) -> Vec<String> {
     let containers = location.containers();
     let named = |id: &teu::ContainerId| {
         let tag = containers
@@ -69,12 +80,7 @@ fn row<'a>(location: &Location, info: &'a VolumeInfo) -> Row<'a> {
             .and_then(|container| container.tag.as_ref());
         tag.map_or_else(|| id.short(), ToString::to_string)
     };
-    let node = location.node(info.node);
-    Row {
-        info,
-        node_name: node.map(|node| node.name).unwrap_or_default(),
-        used_by_names: info.used_by.iter().map(named).collect(),
-    }
+    info.used_by.iter().map(named).collect()
 }
 
 /// `teu volume ls`.
@@ -89,14 +95,7 @@ pub(super) fn list(location: &Location, listing: Listing) -> Result<(), Failure>
         (false, Format::Json) => output::json(&rows),
         (false, Format::Table) => {
             let header = [
-                "NAME",
-                "ID",
-                "NODE",
-                "STATE",
-                "QUOTA",
-                "SNAPSHOTS",
-                "CREATED",
-                "USED BY",
+                "NAME", "ID", "NODE", "STATE", "QUOTA", "SCHEDULE", "CREATED", "USED BY",
             ];
             output::table(&header, rows.iter().map(cells).collect())
         }
@@ -113,8 +112,11 @@ fn cells(row: &Row<'_>) -> Vec<String> {
         state(row.info.state).to_owned(),
         spec.quota_bytes.map_or_else(none, output::bytes),
         spec.schedule.map_or_else(none, |schedule| {
-            let every = output::span(std::time::Duration::from_secs(schedule.every_s));
-            format!("every {every}, {} kept", schedule.keep)
+            format!(
+                "every {}, keep {}",
+                span_text(schedule.every_s),
+                schedule.keep
+            )
         }),
         format!("{} ago", output::ago(row.info.created_ms)),
         row.used_by_names.join(", "),

@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, IsTerminal as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     process::ExitCode,
     task::{Context, Poll},
@@ -12,7 +12,7 @@ use std::{
 
 use clap::Args;
 use indicatif::ProgressBar;
-use teu::{ImportBuilder, Location};
+use teu::{ImportBuilder, Location, Volume};
 use tokio::{
     fs::File,
     io::{AsyncRead, ReadBuf},
@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     SpecArgs, described,
     destroy::{self, Consent},
-    find, find_node, named, tell,
+    explained, find, find_node, named, tell,
 };
 use crate::{
     failure::{Failure, Usage},
@@ -81,8 +81,12 @@ pub(super) async fn export(location: &Location, args: ExportArgs) -> Result<Exit
     }
     let volume = find(location, &args.volume).await?;
     let interrupts = Interrupts::listen().map_err(Failure::Terminal)?;
-    let export = volume.export(&args.snapshot, args.base.as_deref()).await?;
-    let bar = progress::counting(format!("exporting {}", args.volume), None);
+    let export = match volume.export(&args.snapshot, args.base.as_deref()).await {
+        Ok(export) => export,
+        Err(error) => return Err(explained(&volume, &args.snapshot, error).await),
+    };
+    let length = whole_length(&volume, &args).await;
+    let bar = progress::counting(format!("exporting {}", args.volume), length);
     let told = |bytes| bar.inc(bytes);
     let moved = async {
         if to_stdout {
@@ -96,7 +100,7 @@ pub(super) async fn export(location: &Location, args: ExportArgs) -> Result<Exit
         () = interrupts.first() => return Ok(ExitCode::from(130)),
     };
     bar.finish_and_clear();
-    let bytes = moved.map_err(failed)?;
+    let bytes = moved.map_err(|error| failed(error, &args.file))?;
     if !to_stdout {
         output::line(&args.file.display().to_string())?;
         output::note(&format!("{} written", output::bytes(bytes)));
@@ -104,12 +108,26 @@ pub(super) async fn export(location: &Location, args: ExportArgs) -> Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
+/// About how many bytes an export will have, for a bar that somebody looks at.
+async fn whole_length(volume: &Volume, args: &ExportArgs) -> Option<u64> {
+    if args.base.is_some() || !io::stderr().is_terminal() {
+        return None;
+    }
+    let known = volume.snapshots().await.ok()?;
+    let exported = known.iter().find(|one| one.name.as_str() == args.snapshot);
+    exported.map(|snapshot| snapshot.referenced_bytes)
+}
+
 /// A reader such as `head` that has gone is the usual silent end.
-fn failed(error: teu::Error) -> Failure {
+fn failed(error: teu::Error, file: &Path) -> Failure {
     match error {
         teu::Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {
             Failure::Output(source)
         }
+        teu::Error::Io { source, .. } if file.as_os_str() != "-" => Failure::File {
+            what: format!("cannot write {}", file.display()),
+            source,
+        },
         error => error.into(),
     }
 }
@@ -124,10 +142,16 @@ pub(super) async fn import(location: &Location, args: ImportArgs) -> Result<Exit
         .into());
     }
     if args.file.as_os_str() != "-" {
-        let what = format!("cannot read {}", args.file.display());
-        let opened = File::open(&args.file).await;
-        let file = opened.map_err(|source| Failure::File { what, source })?;
-        let length = file.metadata().await.ok().map(|about| about.len());
+        let failed = |source| Failure::File {
+            what: format!("cannot read {}", args.file.display()),
+            source,
+        };
+        let file = File::open(&args.file).await.map_err(failed)?;
+        let about = file.metadata().await.map_err(failed)?;
+        if about.is_dir() {
+            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        }
+        let length = Some(about.len()).filter(|_| about.is_file());
         return import_from(location, args, file, length).await;
     }
     if io::stdin().is_terminal() {
