@@ -53,6 +53,9 @@ pub enum Event {
     },
     /// For the core as it is.
     Core(Input),
+    /// Somebody waits until all earlier events were taken, and what they gave rise to was said to the
+    /// master.
+    Reached(oneshot::Sender<()>),
     /// A layer was extracted.
     LayerReady(Digest),
     /// The machine was measured.

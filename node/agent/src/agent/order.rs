@@ -15,6 +15,10 @@ impl Agent {
             Event::Order { request, bulk } => self.input(Input::Order { request, bulk }),
             Event::Keeper { container, event } => self.keeper_told(container, &event),
             Event::Core(input) => self.core_told(input),
+            Event::Reached(waiting) => {
+                // Nobody waits any more: then nobody has to know.
+                let _ = waiting.send(());
+            }
             Event::Prepared { container, result } => {
                 let result = result.map(|sandbox| {
                     let ip = sandbox.net.ip;

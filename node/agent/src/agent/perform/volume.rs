@@ -184,8 +184,14 @@ impl Agent {
     }
 }
 
+/// Returns when the master was told what came of it: a stream is closed after that, or its client
+/// could ask for the volume before the master knows that it is there.
 async fn ended(yard: &Yard, ticket: Ticket, result: Result<VolumeDone, Refusal>) {
     yard.volumes.end(ticket, result, &yard.events).await;
+    let (waiting, reached) = oneshot::channel();
+    if yard.events.send(Event::Reached(waiting)).await.is_ok() {
+        let _ = reached.await;
+    }
 }
 
 async fn opened(

@@ -131,14 +131,18 @@ impl Subvolumes {
         )))
     }
 
-    /// Bounds what a subvolume refers to.
+    /// Bounds what a subvolume refers to. The group is named and the path is the directory above: the
+    /// kernel begins a transaction in the subvolume of the path, which one that is over its bound
+    /// refuses with EDQUOT, and it could never be given more.
     pub(super) fn limit(&self, path: &Path, quota: Option<u64>) -> Result<(), PoolError> {
         let size = quota.map_or_else(|| "none".to_owned(), |quota| quota.to_string());
+        let group = format!("0/{}", self.info(path)?.id);
         self.btrfs(&[
             "qgroup".as_ref(),
             "limit".as_ref(),
             size.as_ref(),
-            path.as_ref(),
+            group.as_ref(),
+            path.parent().unwrap_or(path).as_ref(),
         ])?;
         Ok(())
     }
