@@ -152,6 +152,25 @@ mod tests {
     }
 
     #[test]
+    fn variables_do_not_show_in_usage_lines() {
+        // But that of `--session`, whose default the SDK does not know.
+        let command = Cli::command();
+        let with_variable = command
+            .get_arguments()
+            .filter(|arg| arg.get_env().is_some());
+        let names: Vec<_> = with_variable.map(|arg| arg.get_id().as_str()).collect();
+        assert_eq!(names, ["session"]);
+    }
+
+    #[test]
+    fn a_group_of_verbs_alone_prints_its_help() {
+        for group in ["volume", "image", "session", "account", "node", "location"] {
+            let error = Cli::try_parse_from(["teu", group]).map(drop).unwrap_err();
+            assert!(error.to_string().contains("Commands:"), "{group}: {error}");
+        }
+    }
+
+    #[test]
     fn v_is_verbose_but_a_volume_in_run() {
         let verbose = |line: &str| {
             let cli = Cli::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?;

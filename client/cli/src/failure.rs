@@ -159,6 +159,8 @@ mod tests {
             rendered(&failure),
             "teu: cannot read a\n  because: no such file"
         );
+        assert_eq!(rendered(&Failure::Declined), "teu: nothing was destroyed");
+        assert_eq!(Failure::Declined.exit_code(), 1);
         let failure = Failure::from(Usage::new("no node `x`", "its nodes are: y"));
         assert_eq!(
             rendered(&failure),

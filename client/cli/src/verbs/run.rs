@@ -209,7 +209,7 @@ async fn mount(
     mounts: &[MountSpec],
 ) -> Result<SpawnBuilder, Failure> {
     for mount in mounts {
-        let volume = super::volume::find(location, &mount.volume).await?;
+        let volume = super::volume::served(location, &mount.volume).await?;
         spawn = if mount.read_only {
             spawn.volume_read_only(&volume, &mount.path)
         } else {

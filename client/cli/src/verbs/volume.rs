@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use parse::{Quota, span};
 use teu::{
     Location, RefusalCode, SnapshotInfo, SnapshotSchedule, Tag, Volume, VolumeBuilder, VolumeInfo,
-    VolumeUsage,
+    VolumeState, VolumeUsage,
 };
 
 use super::run::{bytes, find_node};
@@ -147,7 +147,7 @@ async fn act(location: &Location, verb: VolumeVerb) -> Result<ExitCode, Failure>
         VolumeVerb::Rm(args) => return destroy::rm(location, args).await,
         VolumeVerb::Snapshot(args) => return destroy::snapshot(location, args).await,
         VolumeVerb::Snapshots { listing, volume } => {
-            show::snapshots(&find(location, &volume).await?, listing).await?;
+            show::snapshots(&served(location, &volume).await?, listing).await?;
         }
         VolumeVerb::Rollback(args) => return destroy::rollback(location, args).await,
         VolumeVerb::Clone {
@@ -156,7 +156,7 @@ async fn act(location: &Location, verb: VolumeVerb) -> Result<ExitCode, Failure>
             snapshot,
             name,
         } => {
-            let of = find(location, &volume).await?;
+            let of = served(location, &volume).await?;
             let builder = described(of.clone_from(&snapshot), &spec);
             match named(builder, name)?.await {
                 Ok(clone) => tell(&clone)?,
@@ -165,10 +165,12 @@ async fn act(location: &Location, verb: VolumeVerb) -> Result<ExitCode, Failure>
         }
         VolumeVerb::Usage(args) => show::usage(location, args).await?,
         VolumeVerb::Quota { volume, bytes } => {
-            let found = find(location, &volume).await?;
+            let found = served(location, &volume).await?;
             found.set_quota(bytes.0).await?;
             output::line(&volume)?;
-            warn_if_full(&volume, &found.usage().await?);
+            if let Some(warning) = fullness(&volume, &found.usage().await?) {
+                output::note(&warning);
+            }
         }
         VolumeVerb::Schedule(args) => {
             let schedule =
@@ -178,7 +180,7 @@ async fn act(location: &Location, verb: VolumeVerb) -> Result<ExitCode, Failure>
                         every_s: every.as_secs(),
                         keep: args.keep.unwrap_or(USUAL_KEEP),
                     });
-            let volume = find(location, &args.volume).await?;
+            let volume = served(location, &args.volume).await?;
             volume.set_schedule(schedule).await?;
             output::line(&args.volume)?;
         }
@@ -234,8 +236,20 @@ pub(crate) fn name(info: &VolumeInfo) -> String {
     tag.map_or_else(|| info.id.short(), ToString::to_string)
 }
 
+/// The volume of that name or id, to have something done to it by its node.
+pub(crate) async fn served(location: &Location, name: &str) -> Result<Volume, Failure> {
+    let volume = find(location, name).await?;
+    if volume.info().state == VolumeState::NodeLost {
+        // The SDK asks again and again: nobody should think that it hangs.
+        output::note(&format!(
+            "the node of volume `{name}` is away: waiting for it, half a minute at most"
+        ));
+    }
+    Ok(volume)
+}
+
 /// The volume of that name or id.
-pub(crate) async fn find(location: &Location, name: &str) -> Result<Volume, Failure> {
+async fn find(location: &Location, name: &str) -> Result<Volume, Failure> {
     match location.volume(name).await {
         Err(error) if error.code() == Some(RefusalCode::NotFound) => {
             let what = format!("there is no volume `{name}`");
@@ -251,19 +265,19 @@ fn known_snapshot<'a>(
     known: &'a [SnapshotInfo],
     wanted: &str,
 ) -> Result<&'a SnapshotInfo, Failure> {
-    if let Some(found) = known.iter().find(|one| one.name.as_str() == wanted) {
-        return Ok(found);
-    }
-    let of = name(&volume.info());
+    let found = known.iter().find(|one| one.name.as_str() == wanted);
+    found.ok_or_else(|| no_snapshot(&name(&volume.info()), known, wanted).into())
+}
+
+fn no_snapshot(of: &str, known: &[SnapshotInfo], wanted: &str) -> Usage {
     let names = known.iter().map(|one| one.name.as_str());
     let meant = super::most_alike(wanted, names)
         .map(|name| format!("did you mean `{name}`? "))
         .unwrap_or_default();
-    Err(Usage::new(
+    Usage::new(
         format!("volume `{of}` has no snapshot `{wanted}`"),
         format!("{meant}`teu volume snapshots {of}` lists them"),
     )
-    .into())
 }
 
 /// Why something with a snapshot failed: if there is none of that name, one may have been meant.
@@ -278,15 +292,16 @@ async fn explained(volume: &Volume, wanted: &str, error: teu::Error) -> Failure 
 }
 
 /// A bound below what there is already is allowed, but seldom meant.
-fn warn_if_full(volume: &str, usage: &VolumeUsage) {
-    if let Some(quota) = usage.quota_bytes
-        && usage.referenced_bytes >= quota
-    {
-        output::note(&format!(
+fn fullness(volume: &str, usage: &VolumeUsage) -> Option<String> {
+    let is_full = usage
+        .quota_bytes
+        .is_some_and(|quota| usage.referenced_bytes >= quota);
+    is_full.then(|| {
+        format!(
             "volume `{volume}` has {} of files already: nothing can be written until some are removed",
             output::bytes(usage.referenced_bytes)
-        ));
-    }
+        )
+    })
 }
 
 fn suggestion(wanted: &str, volumes: &[VolumeInfo]) -> String {

@@ -9,9 +9,9 @@ use std::{
 };
 
 use clap::Args;
-use teu::{Location, SnapshotInfo, Volume, VolumeState};
+use teu::{Location, SnapshotInfo, Volume, VolumeState, VolumeUsage};
 
-use super::{find, known_snapshot, name, show};
+use super::{find, known_snapshot, name, served, show};
 use crate::{
     failure::{self, Failure, Usage},
     output,
@@ -131,7 +131,7 @@ pub(super) async fn rm(location: &Location, args: RmArgs) -> Result<ExitCode, Fa
     if !args.consent.yes {
         for (_, volume) in &volumes {
             // Nobody should say yes to what will be refused then.
-            is_unused(location, volume)?;
+            can_go(location, volume)?;
             gone.push(whole(volume).await?);
         }
     }
@@ -147,8 +147,15 @@ pub(super) async fn rm(location: &Location, args: RmArgs) -> Result<ExitCode, Fa
     Ok(code)
 }
 
-fn is_unused(location: &Location, volume: &Volume) -> Result<(), Failure> {
+fn can_go(location: &Location, volume: &Volume) -> Result<(), Failure> {
     let info = volume.info();
+    if info.state == VolumeState::NodeLost {
+        return Err(Usage::new(
+            format!("the node of volume `{}` is away", name(&info)),
+            "`teu doctor` says more; when the node is back, the volume can be destroyed",
+        )
+        .into());
+    }
     let users = show::users(location, &info);
     if users.is_empty() {
         return Ok(());
@@ -179,7 +186,8 @@ async fn whole(volume: &Volume) -> Result<String, Failure> {
         count => {
             let all = volume.snapshots().await?;
             let kept = output::bytes(usage.snapshots_bytes);
-            format!("{count} snapshots with {kept} ({})", names(&all))
+            let s = if count == 1 { "" } else { "s" };
+            format!("{count} snapshot{s} with {kept} ({})", names(&all))
         }
     };
     Ok(format!("{called}: {files} of files, {snapshots}"))
@@ -192,7 +200,7 @@ fn names(snapshots: &[SnapshotInfo]) -> String {
 
 /// `teu volume snapshot`.
 pub(super) async fn snapshot(location: &Location, args: SnapshotArgs) -> Result<ExitCode, Failure> {
-    let volume = find(location, &args.volume).await?;
+    let volume = served(location, &args.volume).await?;
     if args.rm {
         return remove_snapshots(&volume, &args).await;
     }
@@ -236,7 +244,7 @@ fn line_of(snapshot: &SnapshotInfo) -> String {
 
 /// `teu volume rollback`.
 pub(super) async fn rollback(location: &Location, args: RollbackArgs) -> Result<ExitCode, Failure> {
-    let volume = find(location, &args.volume).await?;
+    let volume = served(location, &args.volume).await?;
     let known = volume.snapshots().await?;
     known_snapshot(&volume, &known, &args.snapshot)?;
     let (target, later) = split(&known, &args.snapshot);
@@ -255,7 +263,7 @@ pub(super) async fn rollback(location: &Location, args: RollbackArgs) -> Result<
     }
     let mut gone = Vec::new();
     if !args.consent.yes {
-        gone = lost(&volume, target).await?;
+        gone.push(lost(&volume, target, !later.is_empty()).await?);
         gone.extend(later.iter().map(line_of));
     }
     if args.consent.given(&gone)? {
@@ -272,24 +280,44 @@ pub(super) async fn rollback(location: &Location, args: RollbackArgs) -> Result<
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a tree loses that becomes a snapshot's again.
+/// What a tree loses that becomes a snapshot's again, with those in between going as well or not.
 pub(super) async fn lost(
     volume: &Volume,
     target: Option<&SnapshotInfo>,
-) -> Result<Vec<String>, Failure> {
+    is_last_copy: bool,
+) -> Result<String, Failure> {
     let usage = volume.usage().await?;
-    let since = target.map_or_else(String::new, |one| {
+    Ok(loss(&name(&volume.info()), &usage, target, is_last_copy))
+}
+
+pub(super) fn loss(
+    volume: &str,
+    usage: &VolumeUsage,
+    target: Option<&SnapshotInfo>,
+    is_last_copy: bool,
+) -> String {
+    let (since, then) = match target {
+        Some(one) => (
+            format!(
+                " since snapshot `{}`, {} ago",
+                one.name,
+                output::ago(one.created_ms)
+            ),
+            one.referenced_bytes,
+        ),
+        None => (String::new(), 0),
+    };
+    // What nothing else has is what can be lost. If later snapshots go, they have it no longer.
+    let bound = if is_last_copy {
         format!(
-            " since snapshot `{}`, {} ago",
-            one.name,
-            output::ago(one.created_ms)
+            "its {} of files become the {} of then",
+            output::bytes(usage.referenced_bytes),
+            output::bytes(then)
         )
-    });
-    Ok(vec![format!(
-        "  what was written to volume `{}`{since}: at most {}",
-        name(&volume.info()),
-        output::bytes(usage.exclusive_bytes)
-    )])
+    } else {
+        format!("at most {}", output::bytes(usage.exclusive_bytes))
+    };
+    format!("  what was written to volume `{volume}`{since}: {bound}")
 }
 
 /// The snapshot of that name, and those after it.

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use teu::{Location, SnapshotInfo, Volume, VolumeInfo, VolumeState, VolumeUsage};
 
-use super::{find, name, parse::span_text};
+use super::{find, name, parse::span_text, served};
 use crate::{
     args::{Format, Listing},
     failure::Failure,
@@ -159,7 +159,7 @@ pub(super) async fn snapshots(volume: &Volume, listing: Listing) -> Result<(), F
 pub(super) async fn usage(location: &Location, args: UsageArgs) -> Result<(), Failure> {
     let mut all = Vec::new();
     for wanted in &args.volumes {
-        let volume = find(location, wanted).await?;
+        let volume = served(location, wanted).await?;
         all.push(Taken {
             name: name(&volume.info()),
             id: volume.id(),

@@ -3,7 +3,10 @@
 use clap::Parser as _;
 use teu::{SnapshotInfo, VolumeInfo};
 
-use super::{destroy::split, *};
+use super::{
+    destroy::{loss, split},
+    *,
+};
 use crate::args::{Cli, Verb};
 
 fn parsed(line: &str) -> Result<VolumeVerb, String> {
@@ -117,6 +120,64 @@ fn only_a_yes_is_a_yes() {
             .into_iter()
             .any(destroy::is_yes)
     );
+}
+
+#[test]
+fn what_a_rollback_loses_is_more_if_later_snapshots_go() {
+    let usage = VolumeUsage {
+        referenced_bytes: 801 << 20,
+        exclusive_bytes: 16 << 10,
+        snapshots_bytes: 0,
+        quota_bytes: None,
+        available_bytes: 0,
+        snapshots: 2,
+    };
+    let mut target = snapshot("before");
+    target.created_ms = u64::MAX;
+    target.referenced_bytes = 24 << 10;
+    let text = |is_last_copy| loss("db", &usage, Some(&target), is_last_copy);
+    assert_eq!(
+        text(false),
+        "  what was written to volume `db` since snapshot `before`, 0 seconds ago: at most 16.0 KiB"
+    );
+    assert_eq!(
+        text(true),
+        "  what was written to volume `db` since snapshot `before`, 0 seconds ago: \
+         its 801 MiB of files become the 24.0 KiB of then"
+    );
+    let whole = loss("db", &usage, None, false);
+    assert_eq!(whole, "  what was written to volume `db`: at most 16.0 KiB");
+}
+
+#[test]
+fn a_missing_snapshot_was_called_otherwise() {
+    let known = ["before", "after"].map(snapshot);
+    let usage = no_snapshot("db", &known, "befor");
+    assert_eq!(usage.what, "volume `db` has no snapshot `befor`");
+    assert_eq!(
+        usage.help,
+        "did you mean `before`? `teu volume snapshots db` lists them"
+    );
+    let usage = no_snapshot("db", &[], "befor");
+    assert_eq!(usage.help, "`teu volume snapshots db` lists them");
+}
+
+#[test]
+fn a_quota_below_what_is_there_is_told() {
+    let told = |quota_bytes| {
+        let usage = VolumeUsage {
+            referenced_bytes: 2 << 20,
+            exclusive_bytes: 0,
+            snapshots_bytes: 0,
+            quota_bytes,
+            available_bytes: 0,
+            snapshots: 0,
+        };
+        fullness("db", &usage)
+    };
+    assert!(told(Some(1 << 20)).is_some_and(|text| text.contains("2.0 MiB of files already")));
+    assert_eq!(told(Some(3 << 20)), None);
+    assert_eq!(told(None), None);
 }
 
 fn snapshot(name: &str) -> SnapshotInfo {

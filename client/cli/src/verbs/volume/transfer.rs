@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     SpecArgs, described,
     destroy::{self, Consent},
-    explained, find, find_node, named, tell,
+    explained, find_node, named, served, tell,
 };
 use crate::{
     failure::{Failure, Usage},
@@ -79,7 +79,7 @@ pub(super) async fn export(location: &Location, args: ExportArgs) -> Result<Exit
         )
         .into());
     }
-    let volume = find(location, &args.volume).await?;
+    let volume = served(location, &args.volume).await?;
     let interrupts = Interrupts::listen().map_err(Failure::Terminal)?;
     let export = match volume.export(&args.snapshot, args.base.as_deref()).await {
         Ok(export) => export,
@@ -177,11 +177,11 @@ async fn import_from<R: AsyncRead + Unpin + Send>(
     };
     let builder: ImportBuilder<_> = match &args.name {
         Some(name) if args.into => {
-            let volume = find(location, name).await?;
+            let volume = served(location, name).await?;
             if !args.consent.is_yes() {
                 let known = volume.snapshots().await?;
-                let gone = destroy::lost(&volume, known.last()).await?;
-                if !args.consent.given(&gone)? {
+                let gone = destroy::lost(&volume, known.last(), false).await?;
+                if !args.consent.given(&[gone])? {
                     return Ok(ExitCode::SUCCESS);
                 }
             }
