@@ -1,7 +1,8 @@
-//! The peers: a Docker engine and an OpenSSH server, both real.
+//! The peers: a Docker engine, an OpenSSH server, `btrfs` and `cp`, all real.
 
 use std::{
     fs,
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -173,4 +174,45 @@ impl Drop for Ssh {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
+}
+
+/// `btrfs subvolume snapshot` of a tree by hand, until it is on the disk.
+pub(crate) fn btrfs_snapshots(tree: &Path, count: usize) -> Result<Times, Failure> {
+    beside(tree, count, |from, to| {
+        output("btrfs", &["subvolume", "snapshot", "-r", from, to])?;
+        output("btrfs", &["filesystem", "sync", to])?;
+        Ok(())
+    })
+}
+
+/// A copy of every file of a tree, until it is on the disk.
+pub(crate) fn copies(tree: &Path, count: usize) -> Result<Times, Failure> {
+    beside(tree, count, |from, to| {
+        output("btrfs", &["subvolume", "create", to])?;
+        let all = format!("{from}/.");
+        output("cp", &["-a", "--reflink=never", &all, to])?;
+        output("btrfs", &["filesystem", "sync", to])?;
+        Ok(())
+    })
+}
+
+/// How long it takes to make something of a tree beside it; it is deleted again, not counted.
+fn beside(
+    tree: &Path,
+    count: usize,
+    make: impl Fn(&str, &str) -> Result<(), Failure>,
+) -> Result<Times, Failure> {
+    let (from, to) = (
+        tree.display().to_string(),
+        tree.with_file_name("bench-peer"),
+    );
+    let to = to.display().to_string();
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let started = Instant::now();
+        make(&from, &to)?;
+        times.push(started.elapsed());
+        output("btrfs", &["subvolume", "delete", "-c", &to])?;
+    }
+    Ok(Times::new(times))
 }

@@ -1,12 +1,22 @@
 //! `volume`: snapshot, rollback and clone of an empty volume and of one with 10,000 files and
 //! 1 GB, while it is mounted in a container. The times must not grow with the size.
+//!
+//! Peers: the same steps by hand with `btrfs`, which is the floor, and a copy of the files, which is
+//! how volumes of engines without snapshots are kept.
 
-use std::time::Instant;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use teu::{Container, Location, Volume};
 use teu_integration::world::World;
 
-use super::statistics::{Failure, Times};
+use super::{
+    peers,
+    statistics::{Failure, Times},
+};
 
 const ROUNDS: usize = 20;
 /// 10,000 files of 100 KiB: 1.02 GB.
@@ -17,13 +27,18 @@ pub(crate) async fn run(world: &World) -> Result<(), Failure> {
     let location = world.connect().await?;
     println!("volume: mounted in a running container, each answer when durable");
     for (what, fill) in [("empty", None), ("10,000 files, 1 GB", Some(FILL))] {
-        measure(&location, what, fill).await?;
+        measure(world, &location, what, fill).await?;
     }
     location.close().await;
     Ok(())
 }
 
-async fn measure(location: &Location, what: &str, fill: Option<&str>) -> Result<(), Failure> {
+async fn measure(
+    world: &World,
+    location: &Location,
+    what: &str,
+    fill: Option<&str>,
+) -> Result<(), Failure> {
     let volume = location.create_volume().await?;
     let container = location
         .spawn("busybox")
@@ -55,12 +70,29 @@ async fn measure(location: &Location, what: &str, fill: Option<&str>) -> Result<
     Times::new(snapshots).print(&format!("teu    snapshot ({what})"));
     Times::new(rollbacks).print(&format!("teu    rollback ({what})"));
     Times::new(clones).print(&format!("teu    clone ({what})"));
+    if let Some(tree) = tree(world, &volume)? {
+        peers::btrfs_snapshots(&tree, ROUNDS)?
+            .print(&format!("btrfs  subvolume snapshot, sync ({what})"));
+        peers::copies(&tree, 3)?.print(&format!("cp -a, sync ({what})"));
+    }
     container.destroy().await?;
-    destroy(volume).await
+    Ok(volume.destroy().await?)
 }
 
-async fn destroy(volume: Volume) -> Result<(), Failure> {
-    Ok(volume.destroy().await?)
+/// The volume's files on the machine, if its pool is btrfs.
+fn tree(world: &World, volume: &Volume) -> Result<Option<PathBuf>, Failure> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let pool = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (target, kind) = (Path::new(fields.next()?), fields.next()?);
+        (kind == "btrfs" && target.starts_with(world.data())).then(|| target.to_owned())
+    });
+    let tree = |pool: PathBuf| {
+        pool.join("volumes")
+            .join(volume.id().to_string())
+            .join("tree")
+    };
+    Ok(pool.map(tree).filter(|tree| tree.is_dir()))
 }
 
 async fn shell(container: &Container, script: &str) -> Result<(), Failure> {
