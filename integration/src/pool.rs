@@ -18,7 +18,6 @@ pub struct ZfsFuse {
     pool: String,
     daemon: Child,
     directory: tempfile::TempDir,
-    _lock: fs::File,
 }
 
 impl ZfsFuse {
@@ -44,27 +43,35 @@ impl ZfsFuse {
             .prefix("teu-zfs-")
             .tempdir_in("/var/tmp")
             .expect("a directory");
-        let daemon = Command::new("zfs-fuse")
+        let mut daemon = Command::new("zfs-fuse")
             .args(["--no-daemon", "--no-kstat-mount", "--pidfile"])
             .arg(directory.path().join("pid"))
-            .stdin(Stdio::null())
+            // It holds the lock for as long as it runs, also if it outlives this process.
+            .stdin(lock)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("zfs-fuse starts");
         eventually("zfs-fuse answers", || ran("zpool", &["list"]));
+        // If another one answered, ours has ended by itself.
+        let ended = daemon.try_wait().expect("its state");
+        assert!(
+            ended.is_none(),
+            "zfs-fuse: {ended:?}; does one run already?"
+        );
         let file = directory.path().join("disk");
         let disk = fs::File::create(&file).expect("a file");
         disk.set_len(1 << 30).expect("a sparse file");
         let pool = format!("teutest{}", std::process::id());
         let file = file.display().to_string();
-        let made = ran("zpool", &["create", "-O", "mountpoint=none", &pool, &file]);
+        // In nobody's list of pools to open at the next start, should this run be killed.
+        let uncached = ["create", "-o", "cachefile=none", "-O", "mountpoint=none"];
+        let made = ran("zpool", &[&uncached[..], &[&pool, &file]].concat());
         assert!(made, "zpool create");
         Self {
             pool,
             daemon,
             directory,
-            _lock: lock,
         }
     }
 

@@ -19,6 +19,8 @@ mod kill;
 mod lab;
 #[path = "pools/streams.rs"]
 mod streams;
+#[path = "pools/suspended.rs"]
+mod suspended;
 #[path = "pools/timings.rs"]
 mod timings;
 
@@ -29,7 +31,7 @@ use self::lab::{FuseDaemon, Kind, Lab};
 fn main() {
     kill::run_if_child();
     let mut arguments = Arguments::from_args();
-    // Two cores; and the kills of several kinds run beside each other well.
+    // For two cores.
     arguments.test_threads.get_or_insert(2);
     let mut trials = Vec::new();
     for kind in Kind::ALL {
@@ -53,7 +55,20 @@ fn trials_of(kind: Kind) -> Vec<Trial> {
         Kind::Dir => &[],
         Kind::Fuse | Kind::OpenZfs => broken::ZFS,
     };
-    let all = [cases::CASES, streams::ALL, broken::ALL, own, timings::ALL].concat();
+    let (mounted, suspended) = match kind {
+        Kind::OpenZfs => (broken::OPENZFS, suspended::ALL),
+        _ => (&[][..], &[][..]),
+    };
+    let all = [
+        cases::CASES,
+        streams::ALL,
+        broken::ALL,
+        own,
+        mounted,
+        suspended,
+        timings::ALL,
+    ]
+    .concat();
     let mut trials: Vec<Trial> = all
         .into_iter()
         .map(|(name, case)| {
@@ -63,18 +78,6 @@ fn trials_of(kind: Kind) -> Vec<Trial> {
             })
         })
         .collect();
-    let name = format!("{}::killed_at_every_failpoint", kind.name());
-    // The daemon resets its clients' connections in the course of the kills, for a reason not found yet.
-    let unproven = kind.name() == "zfs-fuse";
-    if unproven {
-        eprintln!(
-            "skipped: {name}: not proven yet: zfs-fuse drops connections when clients are killed"
-        );
-    }
-    let killed = Trial::test(name, move || {
-        kill::every_failpoint(kind);
-        Ok(())
-    });
-    trials.push(killed.with_ignored_flag(unproven));
+    trials.extend(kill::trials(kind));
     trials
 }

@@ -16,6 +16,7 @@ mod choice;
 mod command;
 pub mod failpoints;
 mod loop_file;
+mod patience;
 mod record_file;
 mod zfs;
 

@@ -4,7 +4,8 @@
 
 use std::{
     fs::{self, File},
-    io::Read,
+    io::{BufRead, BufReader, Read, Write},
+    process::{Command, Stdio},
 };
 
 use teu_node::volumes::pool::PoolError;
@@ -27,6 +28,10 @@ pub const ZFS: &[Case] = &[
     ("an_exported_pool", exported),
     ("nothing_else_in_the_pool_is_touched", neighbours),
 ];
+pub const OPENZFS: &[Case] = &[(
+    "a_volume_mounted_in_another_namespace_goes_when_that_lets_go",
+    mounted_elsewhere,
+)];
 
 fn full(lab: &Lab) {
     let pool = lab.open();
@@ -208,6 +213,41 @@ fn exported(lab: &Lab) {
     );
     pool.maintain().unwrap();
     assert_eq!(read(&*pool, id(1), "f").unwrap(), "kept");
+}
+
+/// A bind mount in another namespace, as a container has one, keeps a dataset busy, and nothing here ends it.
+fn mounted_elsewhere(lab: &Lab) {
+    let pool = lab.open();
+    pool.maintain().unwrap();
+    let empty = lab.everything();
+    pool.create(id(1), b"", None).unwrap();
+    write(&*pool, id(1), "f", b"seen");
+    let there = lab.path("there");
+    fs::create_dir(&there).unwrap();
+    let mut elsewhere = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-ec"])
+        .args(["mount --bind \"$0\" \"$1\"; echo; read go; cat \"$1/f\""])
+        .args([pool.tree(id(1)).unwrap().to_str().unwrap(), &there])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(elsewhere.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    pool.destroy(id(1)).unwrap();
+    assert!(pool.volumes().unwrap().is_empty());
+    assert_eq!(lab.everything().len(), empty.len() + 1, "hidden, not gone");
+    pool.create(id(1), b"anew", None).unwrap();
+    assert_eq!(read(&*pool, id(1), "f"), None, "the id is free again");
+    pool.recover().unwrap();
+    elsewhere.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let mut text = String::new();
+    out.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "seen", "it was not taken from under its user");
+    elsewhere.wait().unwrap();
+    pool.maintain().unwrap();
+    pool.destroy(id(1)).unwrap();
+    assert_eq!(lab.everything(), empty);
 }
 
 fn neighbours(lab: &Lab) {

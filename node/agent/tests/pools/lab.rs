@@ -5,10 +5,11 @@
 
 use std::{
     fs::{self, File},
+    io::{Read, Seek},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex,
+        Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -82,64 +83,86 @@ pub fn run(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
-fn attempt(program: &str, args: &[&str]) {
-    let _ = Command::new(program)
-        .args(args)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+/// Whether it succeeded.
+pub fn attempt(program: &str, args: &[&str]) -> bool {
+    let done = Command::new(program).args(args).output();
+    done.is_ok_and(|done| done.status.success())
 }
 
-/// Ends with the last lab that uses it.
+/// A ZFS pool on a file. It is in nobody's list of pools to open at the next start, so one that a
+/// killed run leaves behind is gone with its daemon, or with the machine.
+pub fn create_zpool(name: &str, file: &str) {
+    let args = ["create", "-m", "none", "-o", "cachefile=none", name, file];
+    run("zpool", &args);
+}
+
+/// The one zfs-fuse of this machine, for all labs of this run.
 pub struct FuseDaemon {
     child: Child,
-    _lock: File,
+    said: File,
 }
 
-static DAEMON: Mutex<Option<Arc<FuseDaemon>>> = Mutex::new(None);
+static DAEMON: Mutex<Option<FuseDaemon>> = Mutex::new(None);
 
 impl FuseDaemon {
-    fn get() -> Arc<Self> {
-        let mut daemon = DAEMON.lock().unwrap();
-        if let Some(daemon) = &*daemon {
-            return Arc::clone(daemon);
+    /// Starts it, or looks whether it still runs: a daemon that died is a failure, and not started again.
+    fn ensure() {
+        let mut daemon = DAEMON.lock().unwrap_or_else(PoisonError::into_inner);
+        daemon.get_or_insert_with(Self::start).check();
+    }
+
+    fn start() -> Self {
+        let mut lock = File::options();
+        let lock = lock.create(true).truncate(false).write(true);
+        let lock = lock.open(FUSE_LOCK).unwrap();
+        if lock.try_lock().is_err() {
+            eprintln!("waiting for the end of another zfs-fuse, which holds {FUSE_LOCK}");
+            lock.lock().unwrap();
         }
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(FUSE_LOCK)
-            .unwrap();
-        lock.lock().unwrap();
+        let said = tempfile::tempfile().unwrap();
         let child = Command::new("zfs-fuse")
             .args(["--no-daemon", "--no-kstat-mount", "--pidfile", "/dev/null"])
+            // It holds the lock for as long as it runs, also if it outlives this process.
+            .stdin(lock)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(said.try_clone().unwrap())
             .spawn()
             .unwrap();
-        let end = Instant::now() + Duration::from_secs(20);
-        let answers = || {
-            Command::new("zpool")
-                .arg("list")
-                .output()
-                .unwrap()
-                .status
-                .success()
-        };
-        while !answers() {
-            assert!(Instant::now() < end, "zfs-fuse does not answer");
+        let mut daemon = Self { child, said };
+        let end = Instant::now() + Duration::from_secs(60);
+        while !attempt("zpool", &["list"]) {
+            daemon.check();
+            if Instant::now() > end {
+                daemon.child.kill().unwrap();
+                daemon.child.wait().unwrap();
+                panic!("zfs-fuse does not answer: {}", daemon.said());
+            }
             thread::sleep(Duration::from_millis(20));
         }
-        let started = Arc::new(Self { child, _lock: lock });
-        *daemon = Some(Arc::clone(&started));
-        started
+        // If it was another one that answered, ours has ended by itself.
+        daemon.check();
+        daemon
+    }
+
+    fn check(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("zfs-fuse ended with {status}: {}", self.said());
+        }
+    }
+
+    fn said(&mut self) -> String {
+        let mut text = String::new();
+        self.said.rewind().unwrap();
+        self.said.read_to_string(&mut text).unwrap();
+        let told = |line: &&str| !line.starts_with("detected: ");
+        text.lines().filter(told).collect::<Vec<_>>().join("; ")
     }
 
     /// Stops it, at the end of the run.
     pub fn stop() {
-        if let Some(daemon) = DAEMON.lock().unwrap().take() {
-            let mut daemon = Arc::into_inner(daemon).expect("every lab is dropped");
-            daemon.child.kill().unwrap();
+        let mut daemon = DAEMON.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut daemon) = daemon.take() {
+            let _ = daemon.child.kill();
             daemon.child.wait().unwrap();
         }
     }
@@ -150,7 +173,6 @@ pub struct Lab {
     pub kind: Kind,
     pub dir: tempfile::TempDir,
     zpool: Option<String>,
-    _daemon: Option<Arc<FuseDaemon>>,
 }
 
 static LABS: AtomicU32 = AtomicU32::new(0);
@@ -162,12 +184,13 @@ impl Lab {
     }
 
     pub fn sized(kind: Kind, size: u64) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        if kind == Kind::Fuse {
+            FuseDaemon::ensure();
+        }
         let mut lab = Self {
             kind,
             zpool: None,
-            _daemon: (kind == Kind::Fuse).then(FuseDaemon::get),
-            dir,
+            dir: tempfile::tempdir().unwrap(),
         };
         fs::create_dir(lab.dir.path().join("mnt")).unwrap();
         let image = lab.path("image");
@@ -183,7 +206,7 @@ impl Lab {
                 File::create(&image).unwrap().set_len(size).unwrap();
                 let number = LABS.fetch_add(1, Ordering::Relaxed);
                 let name = format!("teut{}x{number}", std::process::id());
-                run("zpool", &["create", "-m", "none", &name, &image]);
+                create_zpool(&name, &image);
                 lab.zpool = Some(name);
             }
         }

@@ -12,7 +12,7 @@ use teu_protocol::ids::VolumeId;
 
 use super::{
     cases::{Case, id, noise, read, snapshot_names, tag, write},
-    lab::{Lab, MIB},
+    lab::{Kind, Lab, MIB},
 };
 
 pub const ALL: &[Case] = &[
@@ -20,6 +20,14 @@ pub const ALL: &[Case] = &[
     (
         "a_stream_that_is_cut_or_does_not_fit_leaves_nothing",
         bad_streams,
+    ),
+    (
+        "changes_arrive_whoever_read_the_tree_meanwhile",
+        under_a_reader,
+    ),
+    (
+        "recovery_leaves_alone_what_is_being_received",
+        recovery_beside,
     ),
 ];
 
@@ -115,6 +123,97 @@ fn streams(lab: &Lab) {
     received(&*pool, 7, "d", None, &whole).unwrap();
     assert_eq!(read(&*pool, id(7), "h").unwrap(), "back");
     assert_eq!(read(&*pool, id(7), "g").unwrap(), "b");
+}
+
+/// Reading sets access times, which is a change since the snapshot.
+fn under_a_reader(lab: &Lab) {
+    let pool = lab.open();
+    pool.create(id(1), b"", None).unwrap();
+    for n in 0..20 {
+        write(&*pool, id(1), &format!("f{n}"), &noise(64 << 10));
+    }
+    pool.snapshot(id(1), &tag("a")).unwrap();
+    write(&*pool, id(1), "f0", b"b");
+    pool.snapshot(id(1), &tag("b")).unwrap();
+    let (a, b) = (
+        sent(&*pool, id(1), "a", None),
+        sent(&*pool, id(1), "b", Some("a")),
+    );
+    received(&*pool, 2, "a", None, &a).unwrap();
+    let tree = pool.tree(id(2)).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (told, reads) = std::thread::scope(|scope| {
+        // Without a file open in between, for zfs-fuse has to unmount the tree, which the node
+        // allows because no container has it mounted.
+        let reader = scope.spawn(|| {
+            let mut reads = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let n = 1 + reads % 19;
+                if lab.kind != Kind::Fuse || reads < 19 {
+                    reads += usize::from(fs::read(tree.join(format!("f{n}"))).is_ok());
+                }
+            }
+            reads
+        });
+        let told = received(&*pool, 2, "b", Some("a"), &b);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        (told, reader.join().unwrap())
+    });
+    told.unwrap();
+    assert!(reads > 0);
+    assert_eq!(read(&*pool, id(2), "f0").unwrap(), "b");
+    for n in 1..20 {
+        let content = fs::read(pool.tree(id(2)).unwrap().join(format!("f{n}")));
+        assert_eq!(content.unwrap(), noise(64 << 10));
+    }
+    assert_eq!(snapshot_names(&*pool, id(2)), ["a", "b"]);
+}
+
+/// The agent tidies the pool up after roll-backs, whatever else is under way.
+fn recovery_beside(lab: &Lab) {
+    let pool = lab.open();
+    pool.create(id(1), b"", None).unwrap();
+    write(&*pool, id(1), "f", &noise(2 * MIB));
+    pool.snapshot(id(1), &tag("a")).unwrap();
+    write(&*pool, id(1), "f", &noise(3 * MIB));
+    pool.snapshot(id(1), &tag("b")).unwrap();
+    let (a, b) = (
+        sent(&*pool, id(1), "a", None),
+        sent(&*pool, id(1), "b", Some("a")),
+    );
+    let before = pool.volumes().unwrap().len();
+    for (name, base, stream) in [("a", None, &a), ("b", Some("a"), &b)] {
+        let (reader, mut writer) = io::pipe().unwrap();
+        std::thread::scope(|scope| {
+            let pool = &*pool;
+            let receiving = scope.spawn(move || {
+                let (name, base) = (tag(name), base.map(tag));
+                let receive = Receive {
+                    id: id(2),
+                    record: b"received",
+                    quota: None,
+                    name: &name,
+                    base: base.as_ref(),
+                };
+                pool.receive(receive, reader.into())
+            });
+            let (first, rest) = stream.split_at(stream.len() / 2);
+            // More than a pipe holds, so it is being read when this is through.
+            writer.write_all(first).unwrap();
+            pool.recover().unwrap();
+            pool.maintain().unwrap();
+            let seen = pool.volumes().unwrap().len();
+            assert_eq!(seen, before + usize::from(base.is_some()));
+            writer.write_all(rest).unwrap();
+            drop(writer);
+            receiving.join().unwrap().unwrap();
+        });
+    }
+    let tree = pool.tree(id(2)).unwrap();
+    assert_eq!(fs::read(tree.join("f")).unwrap(), noise(3 * MIB));
+    assert_eq!(snapshot_names(&*pool, id(2)), ["a", "b"]);
+    pool.recover().unwrap();
+    assert_eq!(pool.volumes().unwrap().len(), before + 1);
 }
 
 fn bad_streams(lab: &Lab) {

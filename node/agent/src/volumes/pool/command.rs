@@ -1,36 +1,25 @@
 //! Runs the file systems' own tools: with a deadline, without a shell, in English.
 //!
-//! Owner: one pool. Invariants: a tool that hangs (a suspended ZFS pool blocks it in the kernel)
-//! costs one deadline, once: until it is gone, every later call fails at once; a tool that outlives
-//! a killed agent keeps the pool's lock, so that the next agent waits for it before it recovers.
-//! Next: `btrfs.rs` and `zfs/command.rs`, which know what the tools say.
+//! Owner: one pool. Invariant: a tool that outlives a killed agent keeps the pool's lock, so that the next
+//! agent waits for it before it recovers.
+//! Next: `patience.rs` for tools that hang; `btrfs.rs` and `zfs/command.rs`, which know what the tools say.
 
 use std::{
     ffi::OsStr,
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::Path,
-    process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    process::{Command, Stdio},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::{FlockOperation, flock},
-    process::{Pid, PidfdFlags, pidfd_open},
-};
+use rustix::fs::{FlockOperation, flock};
 
-use super::PoolError;
+use super::{PoolError, patience::Patience};
 
-/// How long a tool may take that moves no volume's content. A healthy one takes milliseconds; a
-/// loaded disk's commit may take seconds.
-const DEADLINE: Duration = Duration::from_mins(1);
 /// How long an earlier agent's tools may take to end.
 const LOCK_DEADLINE: Duration = Duration::from_secs(20);
 /// The most that is kept of what a tool says when it fails.
@@ -85,8 +74,7 @@ impl From<PoolError> for Failed {
 #[derive(Debug, Clone)]
 pub(super) struct Tools {
     lock: Arc<File>,
-    stuck: Arc<AtomicUsize>,
-    deadline: Duration,
+    patience: Patience,
 }
 
 impl Tools {
@@ -112,9 +100,13 @@ impl Tools {
         }
         Ok(Self {
             lock: Arc::new(lock),
-            stuck: Arc::default(),
-            deadline: DEADLINE,
+            patience: Patience::default(),
         })
+    }
+
+    /// The pool's, which its tools share with whatever else may hang.
+    pub(super) fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     /// Runs a tool to its end and gives what it wrote to its standard output.
@@ -124,7 +116,7 @@ impl Tools {
         args: &[S],
     ) -> Result<String, Failed> {
         let (input, output) = (self.locked()?, Stdio::piped());
-        self.spawn(program, args, input, output, Some(self.deadline))
+        self.spawn(program, args, input, output, Some(&self.patience))
     }
 
     /// Runs a tool that moves a volume's content, for as long as it takes.
@@ -154,14 +146,9 @@ impl Tools {
         args: &[S],
         input: Stdio,
         output: Stdio,
-        deadline: Option<Duration>,
+        patience: Option<&Patience>,
     ) -> Result<String, Failed> {
-        if self.stuck.load(Ordering::Relaxed) > 0 {
-            return Err(PoolError::Faulted(
-                "an earlier command still hangs in the kernel; is the pool suspended or its disk gone?".to_owned(),
-            )
-            .into());
-        }
+        self.patience.check()?;
         let path = std::env::var_os("PATH").unwrap_or_default();
         let dirs = std::env::split_paths(&path).chain(DIRS.iter().map(Into::into));
         let path = std::env::join_paths(dirs).unwrap_or_default();
@@ -181,10 +168,8 @@ impl Tools {
             .map_err(|source| cannot_run(program, source))?;
         let out = child.stdout.take().map(read_all);
         let err = child.stderr.take().map(read_all);
-        if let Some(deadline) = deadline
-            && !ends_within(&child, deadline).unwrap_or(true)
-        {
-            return Err(self.abandon(child, &line, deadline));
+        if let Some(patience) = patience {
+            child = patience.wait(child, &line)?;
         }
         let status = child
             .wait()
@@ -209,49 +194,12 @@ impl Tools {
             said,
         })
     }
-
-    /// Kills it; if it cannot die, a thread waits for it and all else fails meanwhile.
-    fn abandon(&self, mut child: Child, line: &str, deadline: Duration) -> Failed {
-        let _ = child.kill();
-        if !ends_within(&child, Duration::from_secs(1)).unwrap_or(true) {
-            self.stuck.fetch_add(1, Ordering::Relaxed);
-            let stuck = Arc::clone(&self.stuck);
-            thread::spawn(move || {
-                let _ = child.wait();
-                stuck.fetch_sub(1, Ordering::Relaxed);
-            });
-        } else {
-            let _ = child.wait();
-        }
-        let seconds = deadline.as_secs();
-        Failed::Pool(PoolError::Faulted(format!(
-            "`{line}` did not answer within {seconds} s; is the pool suspended or its disk gone?"
-        )))
-    }
 }
 
 /// Where a volume's content goes to or comes from.
 pub(super) enum Stream {
     To(OwnedFd),
     From(OwnedFd),
-}
-
-/// Whether a child ends in time, without reaping it.
-fn ends_within(child: &Child, deadline: Duration) -> io::Result<bool> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let Some(pid) = pid else { return Ok(true) };
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    let end = Instant::now() + deadline;
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).map_err(io::Error::other)?;
-        let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-        match poll(&mut fds, Some(&left)) {
-            Ok(count) => return Ok(count > 0),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
 }
 
 fn read_all<R: Read + Send + 'static>(mut from: R) -> JoinHandle<Vec<u8>> {
@@ -322,7 +270,7 @@ mod tests {
     fn tools() -> (tempfile::TempDir, Tools) {
         let dir = tempfile::tempdir().unwrap();
         let mut tools = Tools::lock(&dir.path().join("lock")).unwrap();
-        tools.deadline = Duration::from_millis(300);
+        tools.patience = Patience::of(Duration::from_millis(300), Duration::ZERO);
         (dir, tools)
     }
 

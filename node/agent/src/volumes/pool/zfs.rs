@@ -5,7 +5,7 @@
 //! recovery; nothing outside of the parent is changed. The datasets' `canmount` is `noauto`: the
 //! agent mounts them, below its own directory.
 //! Next: `zfs/driver.rs` for the transactions, `zfs/dataset.rs` for names, `zfs/changes.rs` for what takes
-//! several steps.
+//! several steps, `zfs/mounts.rs` for where trees are seen.
 
 mod changes;
 mod command;
@@ -13,17 +13,17 @@ mod command;
 mod core;
 mod dataset;
 mod driver;
+mod mounts;
 mod record;
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use rustix::fs::syncfs;
 use teu_protocol::{
     ids::{Tag, VolumeId},
     message::{SnapshotInfo, VolumeUsage},
@@ -33,12 +33,12 @@ use self::{
     command::{ZfsCommand, path_text},
     dataset::{Kind, Parent, at, snapshot_name},
     driver::Driver,
+    mounts::is_mounted,
 };
 use super::{
     Pool, PoolError, PoolFormat, PoolSpace, Receive, StoredVolume,
     command::{Tools, failed_io},
 };
-use crate::sys::mount_table;
 
 /// A pool of ZFS datasets.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl ZfsPool {
         let command = ZfsCommand::new(Tools::lock(&mount_dir.join("zfs.lock"))?);
         let driver: Box<dyn Driver> = Box::new(command.clone());
         #[cfg(feature = "zfs-core")]
-        let driver = core::before(driver);
+        let driver = core::before(driver, command.patience());
         let pool = Self {
             parent: Parent(parent.to_owned()),
             mount_dir,
@@ -122,10 +122,6 @@ impl ZfsPool {
         }
     }
 
-    fn mount_point(&self, id: VolumeId) -> PathBuf {
-        self.mount_dir.join(id.to_string())
-    }
-
     /// The properties of a new volume's dataset.
     fn properties(
         &self,
@@ -139,31 +135,6 @@ impl ZfsPool {
         properties.push(("mountpoint".to_owned(), mount_point));
         properties.push(("refquota".to_owned(), quota_text(quota)));
         Ok(properties)
-    }
-
-    /// Mounts a volume where it belongs, if it is not.
-    fn mount(&self, id: VolumeId) -> Result<(), PoolError> {
-        let point = self.mount_point(id);
-        if is_mounted(&point) {
-            return Ok(());
-        }
-        let dataset = self.parent.volume(id);
-        // The agent's directory may have moved since.
-        let known = self.command.get(&dataset, "mountpoint")?;
-        if known.as_deref() != point.to_str() {
-            self.command
-                .set(&dataset, "mountpoint", path_text(&point)?)?;
-        }
-        self.command.after_unmount(&["mount", &dataset])
-    }
-
-    fn unmount(&self, id: VolumeId) -> Result<(), PoolError> {
-        let point = self.mount_point(id);
-        if is_mounted(&point) {
-            self.command.zfs(&["unmount", path_text(&point)?])?;
-        }
-        let _ = fs::remove_dir(&point);
-        Ok(())
     }
 
     /// All datasets below the parent, with one property.
@@ -191,20 +162,6 @@ impl ZfsPool {
         let lines = self.command.list(&args)?.into_iter().flatten();
         let own = format!("{dataset}@");
         Ok(lines.filter(|name| name.starts_with(&own)).collect())
-    }
-
-    /// Waits until what was written is on disk and counted.
-    fn sync(&self, id: VolumeId) -> Result<(), PoolError> {
-        if let Ok(dir) = File::open(self.mount_point(id)) {
-            syncfs(&dir).map_err(|errno| {
-                failed_io("write the volume to disk".to_owned())(std::io::Error::from(errno))
-            })?;
-        }
-        if self.command.is_fuse() {
-            // It has no `zpool sync`; but every change of a property waits for its transaction group.
-            return self.command.set(&self.parent.volume(id), "teu:synced", "1");
-        }
-        self.command.zpool(&["sync", self.parent.pool()]).map(drop)
     }
 
     fn numbers(&self, name: &str, properties: &str) -> Result<Vec<Option<u64>>, PoolError> {
@@ -382,10 +339,8 @@ impl Pool for ZfsPool {
         if self.command.exists(&snapshot)? {
             return Err(PoolError::SnapshotExists(name.clone()));
         }
-        // What is mapped into memory is not yet ZFS's.
-        if let Ok(dir) = File::open(self.mount_point(id)) {
-            let _ = syncfs(&dir);
-        }
+        // What is mapped into memory is not yet ZFS's. If its writer has no room for it, that is not ours to tell.
+        let _ = self.flush(id)?;
         fail::fail_point!("volume-zfs-snapshot-begin");
         self.driver.snapshot(&snapshot)?;
         fail::fail_point!("volume-zfs-snapshot-taken");
@@ -491,13 +446,6 @@ impl Pool for ZfsPool {
             .version()
             .is_some_and(|version| version >= (2, 2))
     }
-}
-
-fn is_mounted(point: &Path) -> bool {
-    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    mount_table::parse(&table)
-        .iter()
-        .any(|entry| entry.point == point)
 }
 
 fn quota_text(quota: Option<u64>) -> String {

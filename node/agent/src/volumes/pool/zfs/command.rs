@@ -16,6 +16,7 @@ use super::{
     super::{
         PoolError,
         command::{Failed, Stream, Tools},
+        patience::Patience,
     },
     driver::{Driver, Property},
 };
@@ -39,6 +40,11 @@ impl ZfsCommand {
     /// Whether ZFS is not in the kernel but in zfs-fuse.
     pub(super) fn is_fuse(&self) -> bool {
         self.fuse
+    }
+
+    /// How long it waits for what may hang.
+    pub(super) fn patience(&self) -> &Patience {
+        self.tools.patience()
     }
 
     /// OpenZFS's version, such as (2, 3).

@@ -2,38 +2,25 @@
 //!
 //! Owner: the ZFS pool, which asks here first and, if this fails for whatever reason, says the same to
 //! the command, whose words it understands. That is sound because each call here is one transaction
-//! of the kernel: it is done, or nothing is. Invariants: a call that hangs (a suspended pool) costs one
-//! deadline, and every later call fails at once until it is gone; only parts of the crate
-//! `zfs-core` are called that docs/decisions/0012-zfs-core.md found sound.
+//! of the kernel: it is done, or nothing is. Invariants: every call may be given up (`../patience.rs`; the
+//! command then fails at once); only parts of the crate `zfs-core` are called that
+//! docs/decisions/0012-zfs-core.md found sound.
 //! Next: `driver.rs` for the seam, `command.rs` for the commands.
 
-use std::{
-    ffi::CString,
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
-    thread,
-    time::Duration,
-};
+use std::{ffi::CString, io, sync::Arc};
 
 use nvpair::NvList;
 use zfs_core::{DataSetType, Zfs};
 
 use super::{
-    super::PoolError,
+    super::{PoolError, patience::Patience},
     driver::{Driver, Property},
 };
 use crate::sys::nvlist;
 
-/// How long a call may take. A healthy pool commits within seconds.
-const DEADLINE: Duration = Duration::from_mins(1);
-
 /// The library before the command, or the command alone where the kernel has no OpenZFS.
-pub(super) fn before(command: Box<dyn Driver>) -> Box<dyn Driver> {
-    match Core::open() {
+pub(super) fn before(command: Box<dyn Driver>, patience: &Patience) -> Box<dyn Driver> {
+    match Core::open(patience.clone()) {
         Ok(library) => Box::new(LibraryFirst { library, command }),
         Err(error) => {
             tracing::debug!(%error, "libzfs_core does not open /dev/zfs; the zfs command is used alone");
@@ -112,15 +99,15 @@ fn refused(what: &str, name: &str, error: &io::Error) {
 #[derive(Debug, Clone)]
 struct Core {
     zfs: Arc<Zfs>,
-    stuck: Arc<AtomicUsize>,
+    patience: Patience,
 }
 
 impl Core {
     /// Opens it. Fails if the kernel has no OpenZFS.
-    fn open() -> io::Result<Self> {
+    fn open(patience: Patience) -> io::Result<Self> {
         Ok(Self {
             zfs: Arc::new(Zfs::new()?),
-            stuck: Arc::default(),
+            patience,
         })
     }
 
@@ -178,31 +165,13 @@ impl Core {
         self.call(move |zfs| zfs.rename(&*from, &*to))
     }
 
-    /// Calls on a thread of its own, because nothing can end a call that hangs in the kernel.
     fn call<F>(&self, run: F) -> io::Result<()>
     where
         F: FnOnce(&Zfs) -> io::Result<()> + Send + 'static,
     {
-        if self.stuck.load(Ordering::Relaxed) > 0 {
-            return Err(io::Error::from(io::ErrorKind::TimedOut));
-        }
-        let (zfs, stuck) = (Arc::clone(&self.zfs), Arc::clone(&self.stuck));
-        let (done, wait) = mpsc::channel();
-        stuck.fetch_add(1, Ordering::Relaxed);
-        let thread = thread::Builder::new().name("libzfs_core".to_owned());
-        let spawned = thread.spawn(move || {
-            let result = run(&zfs);
-            stuck.fetch_sub(1, Ordering::Relaxed);
-            let _ = done.send(result);
-        });
-        if let Err(error) = spawned {
-            self.stuck.fetch_sub(1, Ordering::Relaxed);
-            return Err(error);
-        }
-        match wait.recv_timeout(DEADLINE) {
-            Ok(result) => result,
-            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
-        }
+        let zfs = Arc::clone(&self.zfs);
+        let done = self.patience.call("libzfs_core", move || run(&zfs));
+        done.map_err(io::Error::other)?
     }
 }
 
@@ -263,6 +232,8 @@ impl Value {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -293,7 +264,7 @@ mod tests {
             eprintln!("skipped: TEU_TEST_POOL names no ZFS dataset");
             return;
         };
-        let core = Core::open().unwrap();
+        let core = Core::open(Patience::default()).unwrap();
         let parent = pool.strip_prefix("zfs:").unwrap();
         let name = |end: &str| format!("{parent}/core-{}{end}", std::process::id());
         let zfs = |arguments: &[&str]| {
