@@ -1,12 +1,14 @@
 //! Marks directories opaque for overlayfs, on the confined child's behalf.
 //!
 //! Owner: `ingest`. Why here: `trusted.*` attributes need CAP_SYS_ADMIN, which the child lacks.
-//! Invariant: the path is resolved with the layer's root as root (`openat2`, RESOLVE_IN_ROOT), so
+//! Invariant: the path is resolved with the layer's root as root (`sys::open_in_root`), so
 //! whatever links the layer holds, nothing outside it is touched.
 
-use std::{fs::File, io, os::fd::AsFd, path::Path};
+use std::{fs::File, io, path::Path};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags};
+
+use crate::sys::open_in_root::open_in_root;
 
 /// What overlayfs looks for (kernel documentation, "Overlay Filesystem", whiteouts and opaque
 /// directories).
@@ -20,9 +22,8 @@ pub(super) fn mark(root: &Path, directories: &[Vec<u8>]) -> io::Result<()> {
     for path in directories {
         // The root itself is the empty path.
         let path = if path.is_empty() { b"." } else { &path[..] };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        let directory = openat2(root.as_fd(), path, flags, Mode::empty(), resolve)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let directory = open_in_root(&root, path, flags, Mode::empty(), ResolveFlags::NO_XDEV)?;
         rustix::fs::fsetxattr(&directory, OPAQUE, b"y", XattrFlags::empty())?;
     }
     Ok(())

@@ -19,6 +19,7 @@ pub mod netns;
 #[cfg(feature = "zfs-core")]
 pub mod nvlist;
 pub mod oci;
+pub mod open_in_root;
 pub mod pty;
 pub mod rootfs;
 pub mod seccomp;

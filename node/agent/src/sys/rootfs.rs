@@ -2,7 +2,7 @@
 //!
 //! Owner: the stub, in a mount namespace of its own, so whatever is mounted here disappears with
 //! the container. Invariant: no path that a layer or a container chose is ever followed outside
-//! of the root: every access goes through `openat2` with `RESOLVE_IN_ROOT`.
+//! of the root: every access goes through `open_in_root`.
 
 use std::{
     fs, io,
@@ -21,6 +21,7 @@ use crate::{
     sys::{
         fs_user,
         idmap::{self, MountRights},
+        open_in_root::open_in_root,
     },
 };
 
@@ -195,13 +196,9 @@ impl Root {
     /// What openat2(2) said.
     pub fn open_at(&self, path: &Path, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
         self.making(|| {
-            Ok(rustix::fs::openat2(
-                &self.fd,
-                relative(path),
-                flags | OFlags::CLOEXEC,
-                Mode::from_raw_mode(mode),
-                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-            )?)
+            let (path, mode) = (relative(path), Mode::from_raw_mode(mode));
+            let opened = open_in_root(&self.fd, path, flags, mode, ResolveFlags::empty());
+            Ok(opened?)
         })
     }
 

@@ -1,7 +1,7 @@
 //! Places a layer's members below a root directory, by Docker's rules and overlayfs's marks.
 //!
 //! Owner: [`super::main`]'s process. Invariant: every path is resolved by the kernel with `root` as
-//! its root (`openat2`, RESOLVE_IN_ROOT), and the last component is never followed; so nothing
+//! its root (`sys::open_in_root`), and the last component is never followed; so nothing
 //! outside `root` is touched even where the process is not confined (tests).
 //!
 //! A later member replaces an earlier one of the same name, as in Docker; a directory merges with a
@@ -16,8 +16,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, OFlags, ResolveFlags, linkat, mkdirat, mknodat, openat, openat2,
-        statat, symlinkat, unlinkat,
+        AtFlags, FileType, Mode, OFlags, ResolveFlags, linkat, mkdirat, mknodat, openat, statat,
+        symlinkat, unlinkat,
     },
     io::Errno,
 };
@@ -30,6 +30,7 @@ use super::{
     Extracted, UnpackError, UnpackLimits, meta,
     path::{self, LayerPath, Meaning, shown},
 };
+use crate::sys::open_in_root::open_in_root;
 
 /// What a file takes on disk is counted in these.
 const PAGE: u64 = 4096;
@@ -362,9 +363,9 @@ impl Tree {
     /// Symbolic links on the way are followed inside the root, as in a container.
     fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        openat2(&self.root, path, flags, Mode::empty(), resolve)
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let none_more = ResolveFlags::empty();
+        open_in_root(&self.root, path, flags, Mode::empty(), none_more)
     }
 
     fn mark_opaque(&mut self, directory: Vec<u8>) -> Result<(), UnpackError> {

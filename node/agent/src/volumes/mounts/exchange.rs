@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx},
+    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, statx},
     mount::{UnmountFlags, unmount},
 };
 
@@ -22,6 +22,7 @@ use crate::sys::{
     idmap::{self, MountRights},
     mount_ns::{self, Inside},
     mount_table::{self, MountEntry},
+    open_in_root::open_in_root,
     rootfs::{FileLook, Root},
 };
 
@@ -140,9 +141,8 @@ fn look(root: &OwnedFd, entry: MountEntry) -> io::Result<Option<Seen>> {
     } else {
         below
     };
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-    let fd = openat2(root, below, flags, Mode::empty(), resolve)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW;
+    let fd = open_in_root(root, below, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
     let looked = statx(&fd, "", AtFlags::EMPTY_PATH, wanted)?;
     let is_dir = FileType::from_raw_mode(looked.stx_mode.into()) == FileType::Directory;
