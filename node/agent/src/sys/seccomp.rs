@@ -4,10 +4,13 @@
 //! process installs it as its last act before exec. Invariant: what is not allowed answers EPERM
 //! (`clone3` ENOSYS, so that libc falls back to `clone`, whose flags can be looked at); a system call
 //! that is newer than this file answers ENOSYS, because libc falls back on that and not on EPERM.
-//! The table itself is in `seccomp::allowed`.
+//! The tables themselves are in `seccomp::allowed` and `seccomp::requests`; `seccomp::prelude` is what
+//! libseccomp cannot express.
 #![allow(unsafe_code)]
 
 mod allowed;
+mod prelude;
+mod requests;
 
 use std::io;
 
@@ -72,7 +75,7 @@ pub fn compile() -> Result<SeccompProgram, SeccompError> {
         filter.add_rule_conditional(ScmpAction::Allow, personality, &[equal])?;
     }
     let bytes = exported(&filter)?;
-    let mut instructions = prelude();
+    let mut instructions = prelude::program();
     instructions.extend(bytes.chunks_exact(8).map(|raw| libc::sock_filter {
         code: u16::from_ne_bytes([raw[0], raw[1]]),
         jt: raw[2],
@@ -80,49 +83,6 @@ pub fn compile() -> Result<SeccompProgram, SeccompError> {
         k: u32::from_ne_bytes([raw[4], raw[5], raw[6], raw[7]]),
     }));
     Ok(SeccompProgram { instructions })
-}
-
-#[cfg(target_arch = "x86_64")]
-const AUDIT_ARCH: u32 = 0xC000_003E;
-#[cfg(target_arch = "aarch64")]
-const AUDIT_ARCH: u32 = 0xC000_00B7;
-/// Numbers with this bit are x32's.
-const X32_BIT: u32 = 0x4000_0000;
-
-/// What runs before libseccomp's program: calls of the native architecture that are newer than an
-/// old libseccomp knows. Jumps are relative, so programs can be put one before the other.
-fn prelude() -> Vec<libc::sock_filter> {
-    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    const AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
-    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-    let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
-        code: code as u16,
-        jt,
-        jf,
-        k,
-    };
-    let newer = allowed::NEWER;
-    let count = newer.len() as u8;
-    // Offsets in `struct seccomp_data`: the number at 0, the architecture at 4.
-    let mut program = vec![
-        step(LOAD, 4, 0, 0),
-        step(EQUAL, AUDIT_ARCH, 0, count + 5),
-        step(LOAD, 0, 0, 0),
-        step(AT_LEAST, X32_BIT, count + 3, 0),
-        step(AT_LEAST, allowed::FIRST_NEWER, 0, count + 2),
-    ];
-    for (done, &number) in (0..count).zip(newer) {
-        program.push(step(EQUAL, number, count - done, 0));
-    }
-    program.push(step(
-        RETURN,
-        libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
-        0,
-        0,
-    ));
-    program.push(step(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0));
-    program
 }
 
 /// libseccomp 2.5 can write a program to a file only.
@@ -223,6 +183,11 @@ mod tests {
                 unsafe { libc::syscall(number, -1, -1, -1, -1, -1, -1) };
                 io::Error::last_os_error().raw_os_error().unwrap()
             };
+            let request = |request: i64| {
+                // SAFETY: there is no such descriptor, so the call can do nothing.
+                unsafe { libc::syscall(libc::SYS_ioctl, -1, request, 0) };
+                io::Error::last_os_error().raw_os_error().unwrap()
+            };
             [
                 errno(libc::SYS_mount),
                 errno(libc::SYS_setns),
@@ -232,6 +197,10 @@ mod tests {
                 errno(452),
                 errno(467),
                 errno(999),
+                request(0xffff_ffff_5000_940e_u64 as i64),
+                request(0x5000_9417),
+                request(0x4004_9409),
+                request(0x5401),
             ]
         })
         .join()
@@ -241,6 +210,8 @@ mod tests {
         assert_eq!(answers[..5], [no, no, no, missing, bad_fd]);
         // fchmodat2 is let through (and answers as the kernel likes), newer ones do not exist.
         assert!(answers[5] != no, "{answers:?}");
-        assert_eq!(answers[6..], [missing, missing]);
+        assert_eq!(answers[6..8], [missing, missing]);
+        // No subvolume, whatever the upper half of the request; no snapshot; but FICLONE and TCGETS.
+        assert_eq!(answers[8..], [no, no, bad_fd, bad_fd]);
     }
 }
