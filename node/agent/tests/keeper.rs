@@ -24,6 +24,12 @@ mod unified;
 mod volume_exchange;
 #[path = "keeper/volume_lab.rs"]
 mod volume_lab;
+#[path = "keeper/volume_pool.rs"]
+mod volume_pool;
+#[path = "keeper/volume_requests.rs"]
+mod volume_requests;
+#[path = "keeper/volume_worker.rs"]
+mod volume_worker;
 #[path = "keeper/volumes.rs"]
 mod volumes;
 

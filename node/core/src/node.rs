@@ -91,6 +91,13 @@ impl NodeCore {
         Some(&known.record.volumes)
     }
 
+    /// What people call a container: its tag, or the beginning of its id.
+    #[must_use]
+    pub fn name(&self, container: ContainerId) -> String {
+        let known = self.containers.get(&container);
+        known.map_or_else(|| container.short(), Container::name)
+    }
+
     /// Its volumes, for a report. `None`: the pool cannot be read.
     #[must_use]
     pub fn volumes(&self) -> Option<Vec<NodeVolume>> {

@@ -221,7 +221,7 @@ async fn assemble(
     }
     // Dropped unanswered, or too slow: it is told later, when the pool is looked at again.
     let listed = tokio::time::timeout(FIRST_LOOK_PATIENCE, first_look).await;
-    agent.show_current_trees().await;
+    agent.show_current_trees(listed.is_err()).await;
     agent.input(Input::Volumes(listed.ok().and_then(Result::ok).flatten()));
     Ok(agent)
 }

@@ -102,6 +102,114 @@ pub fn subvolume(path: &Path) -> io::Result<Subvolume> {
     })
 }
 
+/// `struct btrfs_ioctl_search_args`: what to look for, then what was found.
+#[repr(C)]
+struct Search {
+    tree_id: u64,
+    min_objectid: u64,
+    max_objectid: u64,
+    min_offset: u64,
+    max_offset: u64,
+    min_transid: u64,
+    max_transid: u64,
+    min_type: u32,
+    max_type: u32,
+    nr_items: u32,
+    unused: u32,
+    unused_too: [u64; 4],
+    found: [u8; 3992],
+}
+
+const _: () = assert!(size_of::<Search>() == 4096);
+
+/// The tree of all trees (`BTRFS_ROOT_TREE_OBJECTID`).
+const ROOT_TREE: u64 = 1;
+/// In it: a subvolume (object) has another (offset) somewhere in its directories.
+const ROOT_REF: u32 = 156;
+/// `struct btrfs_ioctl_search_header`: transaction, object, offset; type, length of what follows.
+const FOUND_HEADER: usize = 32;
+
+/// The numbers of the subvolumes that lie directly in subvolume `id`, at whatever depth of directories.
+/// Names play no part in it. `path` is anything on the file system.
+///
+/// # Errors
+///
+/// As open(2); ENOTTY if it is not on a btrfs.
+pub fn nested(path: &Path, id: u64) -> io::Result<Vec<u64>> {
+    let file = File::open(path)?;
+    let mut all = Vec::new();
+    let mut from = 0;
+    loop {
+        let mut search = Search {
+            tree_id: ROOT_TREE,
+            min_objectid: id,
+            max_objectid: id,
+            min_offset: from,
+            max_offset: u64::MAX,
+            min_transid: 0,
+            max_transid: u64::MAX,
+            min_type: ROOT_REF,
+            max_type: ROOT_REF,
+            nr_items: 4096,
+            unused: 0,
+            unused_too: [0; 4],
+            found: [0; 3992],
+        };
+        // SAFETY: BTRFS_IOC_TREE_SEARCH reads and writes exactly this structure, all of whose bits are
+        // valid in every pattern.
+        unsafe {
+            let call =
+                Updater::<{ opcode::read_write::<Search>(0x94, 17) }, Search>::new(&mut search);
+            ioctl(file.as_fd(), call)?;
+        }
+        let offsets = found_offsets(&search.found, search.nr_items);
+        let Some(&last) = offsets.last() else {
+            return Ok(all);
+        };
+        all.extend(offsets);
+        let Some(next) = last.checked_add(1) else {
+            return Ok(all);
+        };
+        from = next;
+    }
+}
+
+fn found_offsets(found: &[u8], items: u32) -> Vec<u64> {
+    let mut rest = found;
+    let mut offsets = Vec::new();
+    for _ in 0..items {
+        let Some((header, after)) = rest.split_first_chunk::<FOUND_HEADER>() else {
+            break;
+        };
+        let [
+            ..,
+            o0,
+            o1,
+            o2,
+            o3,
+            o4,
+            o5,
+            o6,
+            o7,
+            _,
+            _,
+            _,
+            _,
+            l0,
+            l1,
+            l2,
+            l3,
+        ] = *header;
+        offsets.push(u64::from_ne_bytes([o0, o1, o2, o3, o4, o5, o6, o7]));
+        let length = u32::from_ne_bytes([l0, l1, l2, l3]);
+        rest = usize::try_from(length)
+            .ok()
+            .and_then(|length| after.get(length..))
+            .unwrap_or_default();
+    }
+    offsets
+}
+
 /// The file system's UUID, as `/sys/fs/btrfs` has it.
 ///
 /// # Errors

@@ -161,7 +161,7 @@ pub fn device(tree: &Path) -> io::Result<u64> {
 /// Decision 4, in order: stops the containers, looks who holds something of the volume at `tree` (unless
 /// `force`), rolls back, shows the containers the new tree, lets them go on.
 ///
-/// `roll_back` returns the tree's path after it if mounts made before show something else now
+/// `roll_back` returns the new tree if mounts made before show something else now
 /// (`Pool::rollback_replaces_tree`), else `None`. It runs while the containers stand still.
 ///
 /// # Errors
@@ -170,7 +170,7 @@ pub fn roll_back_mounted<E: std::error::Error + 'static>(
     containers: &[ContainerMounts],
     force: bool,
     tree: &Path,
-    roll_back: impl FnOnce() -> Result<Option<PathBuf>, E>,
+    roll_back: impl FnOnce() -> Result<Option<NewTree>, E>,
 ) -> Result<(), RollBackError<E>> {
     let old = device(tree).map_err(RollBackError::Look)?;
     // Dropped on every way out, also if something panics.
@@ -192,15 +192,16 @@ pub fn roll_back_mounted<E: std::error::Error + 'static>(
             return Err(RollBackError::Held(held));
         }
     }
-    let Some(tree) = roll_back().map_err(RollBackError::RollBack)? else {
+    let Some(new) = roll_back().map_err(RollBackError::RollBack)? else {
         return Ok(());
+    };
+    let exchange = |one: &ContainerMounts| match new.old_is_there {
+        true => one.exchange(old, &new.tree),
+        false => catch_up(one).map(drop),
     };
     let failed: Vec<_> = still
         .iter()
-        .filter_map(|Frozen(one)| {
-            let error = one.exchange(old, &tree).err()?;
-            Some((one.container, error))
-        })
+        .filter_map(|Frozen(one)| Some((one.container, exchange(one).err()?)))
         .collect();
     if failed.is_empty() {
         Ok(())
@@ -209,10 +210,20 @@ pub fn roll_back_mounted<E: std::error::Error + 'static>(
     }
 }
 
+/// What a roll-back made.
+#[derive(Debug)]
+pub struct NewTree {
+    /// Where it is.
+    pub tree: PathBuf,
+    /// The old one has not been removed meanwhile: then its device number may be another tree's already,
+    /// and no longer tells its mounts.
+    pub old_is_there: bool,
+}
+
 /// After a restart, or a failed exchange: whatever is left to do is done. The container sees its volumes'
 /// current trees, and runs. `true` if something had to be exchanged.
 ///
-/// To be called before old trees are removed (`Pool::recover`), for as long as a container shows one.
+/// Old trees may have been removed before: their mounts are told by not being of current ones.
 ///
 /// # Errors
 /// What the system said; the container runs in any case.
@@ -222,6 +233,11 @@ pub fn reconcile(container: &ContainerMounts) -> io::Result<bool> {
     if !container.runs() {
         return Ok(false);
     }
+    catch_up(container)
+}
+
+/// Exchanges all that is not of a current tree, while the container stands still; it is not thawed.
+fn catch_up(container: &ContainerMounts) -> io::Result<bool> {
     let mut trees: Vec<&Path> = container
         .mounts
         .iter()

@@ -6,12 +6,15 @@
 //! ```
 //! Owner: [`WorkerHandle::start`]. Invariants: the pool's changing methods are called on this thread
 //! only (streams' long ones have threads of their own, and begin and end here); a pool that cannot
-//! be opened is tried again; every job is answered once.
-//! Next: `perform` for the orders, `look` for what is there, `journal` for orders that are repeated.
+//! be opened is tried again; every job is answered once; while it is not clear what a cut-off change has
+//! come to, nothing else is done to the pool.
+//! Next: `perform` for the orders, `look` for what is there, `journal` for orders that are repeated,
+//! `owed` for containers that do not see their volumes as they are.
 
 mod failpoints;
 mod journal;
 mod look;
+mod owed;
 mod perform;
 mod refuse;
 mod roll_back;
@@ -20,6 +23,7 @@ mod roll_back;
 mod tests;
 
 pub use failpoints::FAILPOINTS;
+pub use owed::thaw;
 pub(in crate::volumes) use perform::encoded;
 pub use refuse::refuse_pool;
 
@@ -53,6 +57,7 @@ use crate::{
     sys::names::SlotName,
 };
 use journal::Journal;
+use owed::Owed;
 
 /// The pool is maintained, and its room measured, this often.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(2);
@@ -65,6 +70,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 pub struct Mounted {
     /// Which.
     pub container: ContainerId,
+    /// For people: its tag, or the beginning of its id.
+    pub name: String,
     /// Its supervisor.
     pub keeper: KeeperLink,
     /// Its slot.
@@ -106,6 +113,7 @@ type Task = Box<dyn FnOnce(Result<&Arc<dyn Pool>, Refusal>) + Send>;
 enum Message {
     Job(Box<Job>),
     Run(Task),
+    Show(Vec<Mounted>, oneshot::Sender<()>),
     Look,
 }
 
@@ -146,7 +154,8 @@ impl WorkerHandle {
                 events,
                 view,
                 journal,
-                recover_due: true,
+                recovery: Recovery::First,
+                owed: Owed::default(),
                 looked: Instant::now(),
                 told: None,
             };
@@ -179,6 +188,14 @@ impl WorkerHandle {
         let gone = || Refusal::new(RefusalCode::Unavailable, "the node is stopping; try again");
         self.messages.send(Message::Run(task)).map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
+    }
+
+    /// Lets these go on, whether or not the pool can be read, and shows them the trees that are current:
+    /// when this returns, or as soon as that can be done.
+    pub async fn show_current_trees(&self, containers: Vec<Mounted>) {
+        let (done, is_done) = oneshot::channel();
+        let _ = self.messages.send(Message::Show(containers, done));
+        let _ = is_done.await;
     }
 
     /// Ends a ticket, after all that the worker was told before. When this returns, the event loop
@@ -250,11 +267,21 @@ struct Worker {
     events: mpsc::Sender<Event>,
     view: watch::Sender<PoolView>,
     journal: Journal,
-    /// Something half done may lie about.
-    recover_due: bool,
+    recovery: Recovery,
+    owed: Owed,
     looked: Instant,
     /// The last list that was told.
     told: Option<Option<Vec<ListedVolume>>>,
+}
+
+/// Whether [`Pool::recover`] has to be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Recovery {
+    NotDue,
+    /// There is an old tree to be removed.
+    Later,
+    /// Something half done may lie about: before anything else.
+    First,
 }
 
 impl Worker {
@@ -268,6 +295,13 @@ impl Worker {
                     Ok(pool) => task(Ok(&pool)),
                     Err(refusal) => task(Err(refusal)),
                 },
+                Ok(Message::Show(containers, done)) => {
+                    for one in containers {
+                        self.owed.add(one);
+                    }
+                    self.settle();
+                    let _ = done.send(());
+                }
                 Ok(Message::Look) => self.look(),
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -282,20 +316,33 @@ impl Worker {
         }
     }
 
-    fn pool(&self) -> Result<Arc<dyn Pool>, Refusal> {
-        let view = self.view.borrow();
-        view.pool.clone().ok_or_else(|| {
+    /// The pool, with nothing half done in it.
+    fn pool(&mut self) -> Result<Arc<dyn Pool>, Refusal> {
+        let open = self.view.borrow().pool.clone();
+        let Some(pool) = open else {
+            let view = self.view.borrow();
             let why = view.why.as_deref().unwrap_or("it is not open yet");
             let message = format!("the node has no pool of volumes: {why}");
-            Refusal::new(RefusalCode::Faulted, message)
-        })
+            return Err(Refusal::new(RefusalCode::Faulted, message));
+        };
+        if self.recovery == Recovery::First {
+            self.recover(pool.as_ref())
+                .map_err(|error| refuse_pool(&error))?;
+        }
+        Ok(pool)
+    }
+
+    fn recover(&mut self, pool: &dyn Pool) -> Result<(), PoolError> {
+        pool.recover()?;
+        self.settle_quotas(pool)?;
+        self.recovery = Recovery::NotDue;
+        Ok(())
     }
 
     fn job(&mut self, job: Job) {
         let ticket = job.work.ticket;
-        let result = self
-            .pool()
-            .and_then(|pool| self.perform(pool.as_ref(), job));
+        let pool = self.pool();
+        let result = pool.and_then(|pool| self.perform(pool.as_ref(), job));
         // A pool that fails may have lost more than this volume.
         let look = matches!(&result, Err(refusal) if matches!(
             refusal.code,
@@ -339,14 +386,14 @@ impl Worker {
         };
         if let Err(error) = pool.maintain() {
             self.ails(Some(chain(&error)));
-            self.recover_due = true;
+            self.recovery = Recovery::First;
             return;
         }
-        if self.recover_due {
-            match pool.recover() {
-                Ok(()) => self.recover_due = false,
-                Err(error) => return self.ails(Some(chain(&error))),
-            }
+        self.settle();
+        if self.recovery != Recovery::NotDue
+            && let Err(error) = self.recover(pool.as_ref())
+        {
+            return self.ails(Some(chain(&error)));
         }
         self.measure();
     }
@@ -384,7 +431,7 @@ impl Worker {
     fn containers(
         &self,
         pool: &dyn Pool,
-        mounted: Vec<Mounted>,
+        mounted: &[Mounted],
     ) -> Result<Vec<ContainerMounts>, Refusal> {
         let mut all = Vec::new();
         for one in mounted {
@@ -395,13 +442,10 @@ impl Worker {
 }
 
 /// `None`: it has not started yet.
-///
-/// # Errors
-/// A volume that the pool cannot show; a host without control groups.
-pub fn container_mounts(
+fn container_mounts(
     pool: &dyn Pool,
     cgroup_parent: &str,
-    one: Mounted,
+    one: &Mounted,
 ) -> Result<Option<ContainerMounts>, Refusal> {
     let mounts = mount_plans(pool, &one.volumes)?;
     ContainerMounts::new(

@@ -5,7 +5,9 @@ use std::{convert::Infallible, fs, path::Path};
 
 use teu_node::{
     keeper::VolumeMountPlan,
-    volumes::mounts::{ContainerMounts, Held, RollBackError, device, reconcile, roll_back_mounted},
+    volumes::mounts::{
+        ContainerMounts, Held, NewTree, RollBackError, device, reconcile, roll_back_mounted,
+    },
 };
 
 use crate::{
@@ -41,7 +43,10 @@ fn roll_back(
     roll_back_mounted(std::slice::from_ref(container), force, tree, || {
         assert!(container.cgroup.is_frozen().unwrap(), "it stands still");
         pool.replace(tree, by);
-        Ok(Some(tree.to_owned()))
+        Ok(Some(NewTree {
+            tree: tree.to_owned(),
+            old_is_there: true,
+        }))
     })
 }
 

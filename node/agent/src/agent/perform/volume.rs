@@ -20,7 +20,6 @@ use crate::{
     keeper::IdRange,
     streams::Outlet,
     volumes::{
-        mounts,
         transfer::{self, Export, Import},
         worker::{self, Job, Mounted},
     },
@@ -77,6 +76,7 @@ impl Agent {
                 count: IDS_PER_ACCOUNT,
             },
             volumes,
+            name: self.core.name(container),
         })
     }
 
@@ -151,8 +151,8 @@ impl Agent {
     }
 
     /// What an earlier agent may have left: containers that stand still, or that see the tree of
-    /// before a roll-back.
-    pub(in crate::agent) async fn show_current_trees(&mut self) {
+    /// before a roll-back. If the pool `is_slow`, they go on before it was looked at.
+    pub(in crate::agent) async fn show_current_trees(&mut self, is_slow: bool) {
         let with_volumes: Vec<_> = self
             .core
             .containers()
@@ -160,32 +160,36 @@ impl Agent {
             .filter(|one| !one.volumes.is_empty())
             .map(|one| (one.container, one.account))
             .collect();
+        let mut mounted = Vec::new();
         for (container, account) in with_volumes {
-            let Ok(base) = self.uid_base(account) else {
-                continue;
-            };
-            let Some(mounted) = self.mounted(container, base) else {
-                continue;
-            };
-            let parent = self.yard.cgroup_parent.clone();
-            let looked = self.yard.volumes.run(move |pool| {
-                let mounts = worker::container_mounts(pool.as_ref(), &parent, mounted)?;
-                let done = mounts.as_ref().map(mounts::reconcile).transpose();
-                done.map_err(|error| {
-                    crate::containers::refuse_internal("its volumes cannot be looked at", &error)
-                })
-            });
-            match looked.await {
-                Ok(Some(true)) => tracing::info!(%container, "sees its volumes as they are now"),
-                Ok(_) => {}
-                Err(refusal) => tracing::error!(%container, "{refusal}"),
+            let ids = self.uid_base(account).ok();
+            match ids.and_then(|base| self.mounted(container, base)) {
+                Some(one) => mounted.push(one),
+                // Without its ids it cannot be given anything, but it goes on.
+                None => self.let_go_on(container).await,
             }
         }
+        if is_slow {
+            for one in &mounted {
+                self.let_go_on(one.container).await;
+            }
+            let worker = self.yard.volumes.clone();
+            tokio::spawn(async move { worker.show_current_trees(mounted).await });
+        } else if !mounted.is_empty() {
+            self.yard.volumes.show_current_trees(mounted).await;
+        }
+    }
+
+    async fn let_go_on(&self, container: ContainerId) {
+        let Some(slot) = self.slot_of(&container) else {
+            return;
+        };
+        let parent = self.yard.cgroup_parent.clone();
+        let thaw = move || worker::thaw(&parent, container, &slot);
+        let _ = tokio::task::spawn_blocking(thaw).await;
     }
 }
 
-/// Returns when the master was told what came of it: a stream is closed after that, or its client
-/// could ask for the volume before the master knows that it is there.
 async fn ended(yard: &Yard, ticket: Ticket, result: Result<VolumeDone, Refusal>) {
     yard.volumes.end(ticket, result, &yard.events).await;
     let (waiting, reached) = oneshot::channel();

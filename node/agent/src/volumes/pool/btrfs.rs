@@ -49,6 +49,9 @@ pub struct BtrfsPool {
     file: Option<LoopFile>,
     /// Volumes that are being made now: recovery leaves them alone.
     making: Mutex<BTreeSet<VolumeId>>,
+    /// Whoever exchanges a tree (a roll-back, an import's end, recovery) does it alone: recovery would
+    /// take what another thread is in the middle of for what a killed agent left.
+    rolling: Mutex<()>,
     /// Two that mount or grow at the same time would do it twice.
     maintaining: Mutex<()>,
 }
@@ -359,6 +362,7 @@ impl Pool for BtrfsPool {
 
     fn roll_back(&self, id: VolumeId, name: &Tag) -> Result<(), PoolError> {
         self.require_snapshot(id, name)?;
+        let _alone = held(&self.rolling);
         self.announce_roll_back(id, name)?;
         fail::fail_point!("volume-btrfs-rollback-announced");
         self.finish_roll_back(id, name)

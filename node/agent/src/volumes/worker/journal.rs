@@ -4,7 +4,7 @@
 //! done again; a snapshot cannot (it is there: by this order, or by another?), nor its destruction
 //! (it is gone), nor a roll-back (what was written since would be lost). So the id of a snapshot's
 //! order is kept *before* it is done, and that of a roll-back *after*; if such an id comes again, what
-//! is found there was this order's work.
+//! is found there was this order's work. A change of a quota keeps its volume's id while it is under way.
 //!
 //! ```text
 //! volumes.journal: request id (16 bytes), again and again, oldest first; a torn end is ignored;

@@ -10,15 +10,15 @@ use teu_protocol::{
     ids::{RequestId, Tag, VolumeId},
     message::{
         NodeReplyBody, NodeVolume, Refusal, RefusalCode, SCHEDULED_PREFIX, VolumeOrder,
-        VolumeRecord, VolumeState, encode,
+        VolumeRecord, VolumeState, decode, encode,
     },
 };
 
-use super::{Job, Worker, refuse_pool};
+use super::{Job, Recovery, Worker, refuse_pool};
 use crate::{
     containers::refuse_internal,
     link::chain,
-    volumes::pool::{Pool, PoolError},
+    volumes::pool::{Pool, PoolError, StoredVolume},
 };
 
 impl Worker {
@@ -111,11 +111,17 @@ impl Worker {
                 quota_bytes,
             } => {
                 let mut record = job.work.record.ok_or_else(|| gone(*volume))?;
+                let recovery = self.recovery;
                 record.spec.quota_bytes = *quota_bytes;
+                let bytes = encoded(&record)?;
+                // Until both are changed, the record is what counts: recovery sees to that.
+                self.keep(quota_mark(*volume))?;
+                self.recovery = Recovery::First;
                 pool.set_quota(*volume, *quota_bytes).map_err(refuse)?;
                 fail::fail_point!("volume-quota-made");
-                pool.set_record(*volume, &encoded(&record)?)
-                    .map_err(refuse)?;
+                pool.set_record(*volume, &bytes).map_err(refuse)?;
+                self.recovery = recovery;
+                self.take_back(quota_mark(*volume));
                 Ok(told(record))
             }
             VolumeOrder::SetSchedule { volume, schedule } => {
@@ -128,6 +134,23 @@ impl Worker {
             // Streams have tasks of their own: `volumes::transfer`.
             VolumeOrder::Export { .. } | VolumeOrder::Import { .. } => Err(defect()),
         }
+    }
+
+    /// Ends what is half done of a change of a quota: the bound is what the record says.
+    pub(super) fn settle_quotas(&mut self, pool: &dyn Pool) -> Result<(), PoolError> {
+        for StoredVolume { id, record } in pool.volumes()? {
+            let mark = quota_mark(id);
+            // A journal that cannot be read keeps no order from being done; it is told there.
+            if !self.journal.has(mark).unwrap_or_default() {
+                continue;
+            }
+            let record = record.and_then(|bytes| decode::<VolumeRecord>(&bytes).ok());
+            if let Some(record) = record {
+                pool.set_quota(id, record.spec.quota_bytes)?;
+            }
+            self.take_back(mark);
+        }
+        Ok(())
     }
 
     /// Whether this very order was begun (or, a roll-back, done) by an earlier agent.
@@ -146,6 +169,12 @@ impl Worker {
         let kept = self.journal.keep(request);
         kept.map_err(|error| refuse_internal("the journal of volumes cannot be written", &error))
     }
+}
+
+/// In the journal while the volume's quota is being changed. No order has such an id: those of volumes
+/// are derived, those of orders are random.
+const fn quota_mark(volume: VolumeId) -> RequestId {
+    RequestId::from_bytes(*volume.as_bytes())
 }
 
 fn reply(reply: NodeReplyBody) -> VolumeDone {

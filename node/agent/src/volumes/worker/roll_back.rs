@@ -1,19 +1,22 @@
 //! Giving a volume back as it was, also under containers that have it mounted.
 //!
 //! Owner: the worker. Invariants: refused before anything is done, or done wholly; containers go on
-//! in any case. Next: `volumes::mounts` for how they are stopped and what they see.
+//! in any case; one that cannot be given the new tree now is given it later (`owed`), and the answer says
+//! so. Next: `volumes::mounts` for how they are stopped and what they see.
+
+use std::{fs::File, io, os::unix::fs::MetadataExt, path::Path};
 
 use teu_node_core::volume::VolumeDone;
 use teu_protocol::{
-    ids::{RequestId, Tag},
+    ids::{ContainerId, RequestId, Tag, VolumeId},
     message::{Refusal, RefusalCode, RollBack, SnapshotInfo},
 };
 
-use super::{Job, Worker, refuse_pool};
+use super::{Job, Mounted, Recovery, Worker, refuse_pool};
 use crate::{
     containers::refuse_internal,
     volumes::{
-        mounts::{self, ContainerMounts, Held, Holder, RollBackError},
+        mounts::{self, ContainerMounts, Held, Holder, NewTree, RollBackError},
         pool::{Pool, PoolError},
     },
 };
@@ -36,54 +39,159 @@ impl Worker {
         let snapshots = pool.snapshots(id).map_err(|error| refuse_pool(&error))?;
         may_discard(&snapshots, order, &job.work.held)?;
         let tree = pool.tree(id).map_err(|error| refuse_pool(&error))?;
-        let containers = self.containers(pool, job.mounted)?;
+        let old = Old::of(pool, &tree)
+            .map_err(|error| refuse_internal("the volume cannot be looked at", &error))?;
+        let containers = self.containers(pool, &job.mounted)?;
         let rolled = mounts::roll_back_mounted(&containers, order.force, &tree, || {
-            pool.roll_back(id, &order.snapshot)?;
+            let done = pool.roll_back(id, &order.snapshot);
             fail::fail_point!("volume-rollback-made");
-            if pool.rollback_replaces_tree() {
-                pool.tree(id).map(Some)
-            } else {
-                Ok(None)
-            }
+            outcome(pool, id, &old, done)
         });
-        let outcome = match rolled {
-            Ok(()) => Ok(VolumeDone::done()),
-            Err(RollBackError::Exchange(left)) => self.exchange_again(&containers, left),
-            Err(error) => return Err(refuse_roll_back(error)),
+        let names = Names(&job.mounted);
+        let left = match rolled {
+            Ok(()) => Vec::new(),
+            Err(RollBackError::Exchange(left)) => exchange_again(&containers, left),
+            Err(RollBackError::RollBack(Unrolled { error, is_clear })) => {
+                let mut refusal = refuse_pool(&error);
+                if !is_clear {
+                    refusal.message += &names.of_all();
+                    self.recovery = Recovery::First;
+                    self.owe(job.mounted);
+                }
+                return Err(refusal);
+            }
+            Err(error) => return Err(refuse_roll_back(error, &names)),
         };
         self.keep(request)?;
         if pool.rollback_replaces_tree() {
-            // The old tree goes once nothing is on its way into the pool.
-            self.recover_due = true;
+            self.recovery = self.recovery.max(Recovery::Later);
         }
-        fail::fail_point!("volume-rollback-answer", |_| outcome.clone());
-        outcome
-    }
-
-    /// Once more for those that did not take it.
-    fn exchange_again(
-        &self,
-        containers: &[ContainerMounts],
-        left: Vec<(teu_protocol::ids::ContainerId, std::io::Error)>,
-    ) -> Result<VolumeDone, Refusal> {
-        let mut still = Vec::new();
-        for (id, first) in left {
-            let container = containers.iter().find(|one| one.container == id);
-            let again = container.map(mounts::reconcile);
-            if let Some(Err(error)) = again {
-                tracing::error!(container = %id, "sees an old tree: {first}; again: {error}");
-                still.push(id.short());
-            }
-        }
-        if still.is_empty() {
+        if left.is_empty() {
+            fail::fail_point!("volume-rollback-answer");
             return Ok(VolumeDone::done());
         }
         let message = format!(
-            "the volume was rolled back, but these containers still see what was before: {}; end \
-             them",
-            still.join(", ")
+            "the volume was rolled back, but these containers cannot be given the new tree yet: {}; the \
+             node goes on trying, or end them",
+            names.list(&left)
         );
+        let mut mounted = job.mounted;
+        mounted.retain(|one| left.contains(&one.container));
+        self.owe(mounted);
         Err(Refusal::new(RefusalCode::Internal, message))
+    }
+
+    fn owe(&mut self, mounted: Vec<Mounted>) {
+        for one in mounted {
+            self.owed.add(one);
+        }
+    }
+}
+
+/// A roll-back that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+struct Unrolled {
+    error: PoolError,
+    /// The volume is as before. Else it shows when the pool can be read again.
+    is_clear: bool,
+}
+
+/// The tree of before, if a roll-back replaces it; open, so that it can be asked what became of it.
+struct Old(Option<(File, u64)>);
+
+impl Old {
+    fn of(pool: &dyn Pool, tree: &Path) -> io::Result<Self> {
+        if !pool.rollback_replaces_tree() {
+            return Ok(Self(None));
+        }
+        let file = File::open(tree)?;
+        let device = file.metadata()?.dev();
+        Ok(Self(Some((file, device))))
+    }
+
+    /// Whether it still has its device number, which a removed subvolume has lost.
+    fn is_there(&self) -> bool {
+        let same =
+            |(file, device): &(File, u64)| file.metadata().is_ok_and(|now| now.dev() == *device);
+        self.0.as_ref().is_some_and(same)
+    }
+
+    fn is_current(&self, device: u64) -> bool {
+        self.is_there() && self.0.as_ref().is_some_and(|(_, own)| *own == device)
+    }
+}
+
+/// What came of a roll-back: the tree that containers have to be given, if they need that. One that
+/// failed half-way is finished or undone at once, while nobody can write.
+fn outcome(
+    pool: &dyn Pool,
+    id: VolumeId,
+    old: &Old,
+    done: Result<(), PoolError>,
+) -> Result<Option<NewTree>, Unrolled> {
+    let failed = |is_clear| move |error| Unrolled { error, is_clear };
+    if old.0.is_none() {
+        return done.map(|()| None).map_err(failed(true));
+    }
+    let new = |tree| {
+        let old_is_there = old.is_there();
+        Some(NewTree { tree, old_is_there })
+    };
+    let Err(error) = done else {
+        return pool.tree(id).map(new).map_err(failed(false));
+    };
+    let now = pool.recover().and_then(|()| pool.tree(id)).ok();
+    match now.map(|tree| (mounts::device(&tree), tree)) {
+        Some((Ok(device), _)) if old.is_current(device) => Err(failed(true)(error)),
+        Some((Ok(_), tree)) => Ok(new(tree)),
+        Some((Err(_), _)) | None => Err(failed(false)(error)),
+    }
+}
+
+/// Once more for those that did not take it. Returns which still have not.
+fn exchange_again(
+    containers: &[ContainerMounts],
+    left: Vec<(ContainerId, io::Error)>,
+) -> Vec<ContainerId> {
+    let still = left.into_iter().filter(|(id, first)| {
+        let container = containers.iter().find(|one| one.container == *id);
+        let again = container.map(mounts::reconcile);
+        if let Some(Err(error)) = &again {
+            tracing::error!(container = %id, "sees an old tree: {first}; again: {error}");
+        }
+        matches!(again, Some(Err(_)))
+    });
+    still.map(|(id, _)| id).collect()
+}
+
+/// What containers are called.
+struct Names<'a>(&'a [Mounted]);
+
+impl Names<'_> {
+    fn of(&self, container: ContainerId) -> String {
+        let known = self.0.iter().find(|one| one.container == container);
+        known.map_or_else(|| container.short(), |one| one.name.clone())
+    }
+
+    fn list(&self, containers: &[ContainerId]) -> String {
+        let names: Vec<String> = containers.iter().map(|one| self.of(*one)).collect();
+        names.join(", ")
+    }
+
+    /// For a volume of which it is not clear what it is now.
+    fn of_all(&self) -> String {
+        let all: Vec<ContainerId> = self.0.iter().map(|one| one.container).collect();
+        let mut text =
+            "; whether the volume was rolled back is known when the pool can be used again"
+                .to_owned();
+        if !all.is_empty() {
+            text += &format!(
+                ": until then, these may see it as it was and what they write may be lost: {}",
+                self.list(&all)
+            );
+        }
+        text
     }
 }
 
@@ -118,16 +226,16 @@ fn may_discard(snapshots: &[SnapshotInfo], order: &RollBack, held: &[Tag]) -> Re
     Err(Refusal::new(RefusalCode::WrongState, message))
 }
 
-fn refuse_roll_back(error: RollBackError<PoolError>) -> Refusal {
+fn refuse_roll_back(error: RollBackError<Unrolled>, names: &Names<'_>) -> Refusal {
     match error {
-        RollBackError::RollBack(error) => refuse_pool(&error),
+        RollBackError::RollBack(unrolled) => refuse_pool(&unrolled.error),
         RollBackError::Held(held) => {
             let total = held.len();
             let mut shown: Vec<String> = held
                 .iter()
                 .take(SHOWN)
                 .map(|(container, holder)| {
-                    format!("{} in container {}", describe(holder), container.short())
+                    format!("{} in container {}", describe(holder), names.of(*container))
                 })
                 .collect();
             if total > SHOWN {

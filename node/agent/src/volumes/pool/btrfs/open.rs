@@ -69,6 +69,7 @@ impl BtrfsPool {
             subvolumes: Subvolumes { tools },
             file,
             making: Mutex::default(),
+            rolling: Mutex::default(),
             maintaining: Mutex::default(),
         }
     }

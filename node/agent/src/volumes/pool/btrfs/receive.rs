@@ -11,7 +11,7 @@ use super::{
         PoolError, Receive,
         command::{Failed, Stream, failed_io},
     },
-    BtrfsPool, TREE, entries, layout, make_dir,
+    BtrfsPool, ROLLING, TREE, entries, held, layout, make_dir,
 };
 use crate::sys::btrfs::Subvolume;
 
@@ -46,15 +46,35 @@ impl BtrfsPool {
             }
             Some(base) => {
                 self.check_parent(&arrived, &base)?;
-                self.announce_roll_back(receive.id, receive.name)?;
-                fail::fail_point!("volume-btrfs-receive-announced");
-                // A read-only snapshot of it, so that it keeps its received UUID, which the next stream
-                // names as its base (create_pending_snapshot in fs/btrfs/transaction.c).
-                let place = self.layout.snapshot(receive.id, receive.name);
-                self.subvolumes.snapshot(&arrived, &place, true)?;
-                fail::fail_point!("volume-btrfs-receive-placed");
-                self.finish_roll_back(receive.id, receive.name)
+                let _alone = held(&self.rolling);
+                let placed = self.place_changes(&receive, &arrived);
+                placed.inspect_err(|_| self.displace(&receive))
             }
+        }
+    }
+
+    fn place_changes(&self, receive: &Receive<'_>, arrived: &Path) -> Result<(), PoolError> {
+        self.announce_roll_back(receive.id, receive.name)?;
+        fail::fail_point!("volume-btrfs-receive-announced");
+        // A read-only snapshot of it, so that it keeps its received UUID, which the next stream
+        // names as its base (create_pending_snapshot in fs/btrfs/transaction.c).
+        let place = self.layout.snapshot(receive.id, receive.name);
+        if let Err(error) = self.subvolumes.snapshot(arrived, &place, true) {
+            self.call_off(receive.id);
+            return Err(error);
+        }
+        fail::fail_point!("volume-btrfs-receive-placed");
+        self.finish_roll_back(receive.id, receive.name)
+    }
+
+    /// Removes the snapshot of a stream whose tree was not exchanged. If it was, recovery finishes.
+    fn displace(&self, receive: &Receive<'_>) {
+        if self.layout.volume(receive.id).join(ROLLING).exists() {
+            return;
+        }
+        let place = self.layout.snapshot(receive.id, receive.name);
+        if let Err(error) = self.subvolumes.remove(&place) {
+            tracing::warn!(%error, volume = %receive.id.short(), "the snapshot of a failed import stays");
         }
     }
 

@@ -1,7 +1,8 @@
 //! What a killed agent left half done, in a btrfs pool.
 //!
 //! Owner: the btrfs pool. Invariant: afterwards `making` and `gone` are empty but for what is
-//! being made now, and each volume is as before or after the change that was cut off.
+//! being made now, and each volume is as before or after the change that was cut off. It may be
+//! called while streams are received: what they are at is left alone.
 
 use std::{fs, path::Path};
 
@@ -16,15 +17,18 @@ impl BtrfsPool {
     pub(super) fn recover_all(&self) -> Result<(), PoolError> {
         let dirs =
             entries(&self.layout.volumes()).map_err(failed_io("list the volumes".to_owned()))?;
+        let alone = held(&self.rolling);
         for dir in dirs {
             if let Some(id) = id_of(&dir) {
                 self.recover_volume(id, &dir)?;
             }
         }
+        drop(alone);
         let unfinished = entries(&self.layout.making_dir());
         for dir in unfinished.map_err(failed_io("list what is being made".to_owned()))? {
-            let active = id_of(&dir).is_some_and(|id| held(&self.making).contains(&id));
-            if !active {
+            // Held until it is removed: its making cannot begin meanwhile.
+            let active = held(&self.making);
+            if id_of(&dir).is_none_or(|id| !active.contains(&id)) {
                 self.subvolumes.remove(&dir)?;
             }
         }

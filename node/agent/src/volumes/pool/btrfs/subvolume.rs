@@ -3,6 +3,10 @@
 //! Owner: the btrfs pool. Invariant: only what lies below the paths given is touched. A deleted
 //! subvolume's qgroup goes with it: the kernel removes it since 6.13 or so; else it is destroyed here,
 //! as soon as the kernel has cleaned up behind the subvolume.
+//!
+//! Containers cannot make subvolumes in their volumes (`sys::seccomp`), but an administrator may, and they
+//! are not to keep a volume. They are found and deleted by their numbers: a path below a tree is never
+//! walked, because a container that still has the tree may put links in the way.
 
 use std::{ffi::OsStr, fs, io, path::Path};
 
@@ -58,7 +62,7 @@ impl Subvolumes {
         Ok(())
     }
 
-    /// Deletes a subvolume, durably.
+    /// Deletes a subvolume, durably, with all that were made inside of it.
     pub(super) fn delete(&self, path: &Path) -> Result<(), PoolError> {
         let info = self.info(path)?;
         let args: [&OsStr; 4] = [
@@ -67,11 +71,11 @@ impl Subvolumes {
             "--commit-after".as_ref(),
             path.as_ref(),
         ];
+        let dir = path.parent().unwrap_or(path);
         if let Err(failed) = self.btrfs(&args) {
             match failed {
-                // What a process in a container has made inside of its volume.
                 Failed::Said { said, .. } if said.contains("Directory not empty") => {
-                    self.delete_nested(path)?;
+                    self.delete_inner(path, info.id)?;
                     self.btrfs(&args)?;
                 }
                 Failed::Said { said, .. } if said.contains("Operation not permitted") => {
@@ -80,8 +84,40 @@ impl Subvolumes {
                 failed => return Err(failed.into()),
             }
         }
-        let group = format!("0/{}", info.id);
-        let dir = path.parent().unwrap_or(path);
+        self.forget_group(dir, info.id);
+        Ok(())
+    }
+
+    /// Deletes what lies in a subvolume, and what lies in that.
+    fn delete_inner(&self, outermost: &Path, id: u64) -> Result<(), PoolError> {
+        // An inner one always comes after the one that it is in.
+        let mut all = vec![id];
+        let mut looked_at = 0;
+        while let Some(&outer) = all.get(looked_at) {
+            let inner = btrfs::nested(outermost, outer)
+                .map_err(failed_io(format!("list what is in subvolume {outer}")))?;
+            all.extend(inner);
+            looked_at += 1;
+        }
+        for id in all[1..].iter().rev() {
+            let number = id.to_string();
+            self.btrfs(&[
+                "subvolume".as_ref(),
+                "delete".as_ref(),
+                "--commit-after".as_ref(),
+                "--subvolid".as_ref(),
+                number.as_ref(),
+                // The command wants the root of a subvolume, whichever.
+                outermost.as_ref(),
+            ])?;
+            tracing::info!(subvolume = id, "was in a volume, and is deleted with it");
+            self.forget_group(outermost, *id);
+        }
+        Ok(())
+    }
+
+    fn forget_group(&self, dir: &Path, id: u64) {
+        let group = format!("0/{id}");
         // Gone by itself, or not yet to be had: see this file's top.
         let _ = self.btrfs(&[
             "qgroup".as_ref(),
@@ -89,19 +125,19 @@ impl Subvolumes {
             group.as_ref(),
             dir.as_ref(),
         ]);
-        Ok(())
     }
 
-    fn delete_nested(&self, dir: &Path) -> Result<(), PoolError> {
-        for path in entries(dir).map_err(failed_io(format!("list {}", dir.display())))? {
-            let Ok(stat) = lstat(&path) else { continue };
-            if is_subvolume(&stat) {
-                // A placeholder for a subvolume that a snapshot did not take along has inode 2.
-                self.delete(&path)?;
-            } else if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
-                self.delete_nested(&path)?;
-            }
-        }
+    /// Makes a read-only one writable: it cannot be moved to another directory before.
+    pub(super) fn unlock(&self, path: &Path) -> Result<(), PoolError> {
+        self.btrfs(&[
+            "property".as_ref(),
+            "set".as_ref(),
+            "-f".as_ref(),
+            "-ts".as_ref(),
+            path.as_ref(),
+            "ro".as_ref(),
+            "false".as_ref(),
+        ])?;
         Ok(())
     }
 
