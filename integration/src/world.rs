@@ -2,7 +2,9 @@
 //! bridge and firewall table, so that several can run at once; ended and purged when dropped.
 
 mod census;
+mod failpoints;
 mod http;
+mod machine;
 
 use std::{
     ffi::OsStr,
@@ -15,7 +17,9 @@ use std::{
 };
 
 pub use census::{Census, interfaces};
+pub use failpoints::cannot_build as cannot_build_failpoints;
 pub use http::{get, try_get};
+pub use machine::{SecondNode, loop_devices};
 
 /// How long anything may take that a test waits for: generous, for a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,6 +32,8 @@ pub struct World {
     port: u16,
     second_octet: u8,
     pool: Option<String>,
+    /// The `teu` that supervises.
+    teu: PathBuf,
     supervisor: Child,
 }
 
@@ -37,16 +43,22 @@ impl World {
     /// Starts a location and waits until it takes containers.
     #[must_use]
     pub fn start() -> Self {
-        Self::start_on(None)
+        Self::start_on(None, false)
+    }
+
+    /// The same with daemons that can be made to die at a named place: see [`World::arm`].
+    #[must_use]
+    pub fn start_with_failpoints() -> Self {
+        Self::start_on(None, true)
     }
 
     /// The same with its volumes on a certain pool: `loop:<path>`, `zfs:<dataset>`, a btrfs directory.
     #[must_use]
     pub fn start_with_pool(pool: &str) -> Self {
-        Self::start_on(Some(pool.to_owned()))
+        Self::start_on(Some(pool.to_owned()), false)
     }
 
-    fn start_on(pool: Option<String>) -> Self {
+    fn start_on(pool: Option<String>, failpoints: bool) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "end-to-end tests run real containers: run them as root"
@@ -61,11 +73,14 @@ impl World {
         let instance = format!("t{id:03x}{number:x}");
         let second_octet = 100 + u8::try_from((id + number) % 100).unwrap_or_default();
         let mut options = options(directory.path(), &instance, port, second_octet);
-        if let Some(pool) = &pool {
-            options.extend(["--pool".to_owned(), pool.clone()]);
-        }
+        options.extend(pool_option(pool.as_deref()));
+        let teu = match failpoints {
+            true => failpoints::programs(directory.path()),
+            false => program("teu"),
+        };
         let mut world = Self {
-            supervisor: supervisor(directory.path(), &options),
+            supervisor: supervisor(&teu, directory.path(), &options),
+            teu,
             directory,
             instance,
             port,
@@ -79,20 +94,32 @@ impl World {
     fn wait_ready(&mut self) {
         let deadline = Instant::now() + patience(PATIENCE) * 2;
         loop {
-            let up = self.teu(["resources", "--format", "json"]);
-            if String::from_utf8_lossy(&up.stdout).contains("\"Up\"") {
+            if self.is_up() {
                 return;
             }
             let ended = self.supervisor.try_wait().ok().flatten();
             if ended.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(self.directory.path().join("dev.log"));
-                panic!(
-                    "the location did not start: {ended:?}\n{}",
-                    log.unwrap_or_default()
-                );
+                panic!("the location did not start: {ended:?}\n{}", self.log());
             }
             std::thread::park_timeout(Duration::from_millis(20));
         }
+    }
+
+    fn is_up(&self) -> bool {
+        let up = self.teu(["resources", "--format", "json"]);
+        String::from_utf8_lossy(&up.stdout).contains("\"Up\"")
+    }
+
+    /// Waits until it takes containers again.
+    pub fn wait_up(&self) {
+        eventually("the location takes containers", || self.is_up());
+    }
+
+    /// What supervisor, master and node have said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let log = fs::read(self.directory.path().join("dev.log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// Where this location's keys and client configuration are.
@@ -258,8 +285,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.directory.path().join("dev.log"));
-            eprintln!("the location's log:\n{}", log.unwrap_or_default());
+            eprintln!("the location's log:\n{}", self.log());
         }
         let mut purge = self.command(["dev", "--purge"]);
         purge.args(options(
@@ -274,9 +300,15 @@ impl Drop for World {
     }
 }
 
-fn supervisor(directory: &Path, options: &[String]) -> Child {
-    let log = fs::File::create(directory.join("dev.log")).expect("a log file");
-    Command::new(program("teu"))
+fn supervisor(teu: &Path, directory: &Path, options: &[String]) -> Child {
+    let log = fs::File::options();
+    let log = log
+        .clone()
+        .create(true)
+        .append(true)
+        .open(directory.join("dev.log"));
+    let log = log.expect("a log file");
+    Command::new(teu)
         .env("TEU_HOME", directory.join("home"))
         .arg("dev")
         .args(options)
@@ -302,6 +334,10 @@ fn options(directory: &Path, instance: &str, port: u16, second_octet: u8) -> Vec
     ]
     .map(str::to_owned)
     .to_vec()
+}
+
+fn pool_option(pool: Option<&str>) -> Vec<String> {
+    pool.map_or_else(Vec::new, |pool| vec!["--pool".to_owned(), pool.to_owned()])
 }
 
 /// A program of this workspace, built into the same directory as this test.

@@ -55,9 +55,16 @@ impl LinkedClient {
     /// # Errors
     /// [`DialError`].
     pub async fn dial(target: &Target, who: u8, session: SessionAsk) -> Result<Self, DialError> {
-        let connection: Connection<ClientToMaster, MasterToClient> = dialer(target, who)
-            .dial(&initiate(Role::Client, session))
-            .await?;
+        Self::over(dialer(target, who), session).await
+    }
+
+    /// Connects to whom this dials.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn over(dialer: Dialer, session: SessionAsk) -> Result<Self, DialError> {
+        let connection: Connection<ClientToMaster, MasterToClient> =
+            dialer.dial(&initiate(Role::Client, session)).await?;
         let (first, sender, receiver) = connection.into_parts();
         Ok(Self {
             first,

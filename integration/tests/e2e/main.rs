@@ -49,7 +49,8 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
         terminal::TRIALS,
         tunnels::TRIALS,
     ];
-    let own = [cleanup::TRIALS, persistence::TRIALS, volumes::TRIALS];
+    let own = [cleanup::TRIALS, persistence::TRIALS];
+    let own = own.iter().chain(volumes::TRIALS).copied();
     let shared = shared.into_iter().flatten().map(|(name, test): &Shared| {
         let (world, test) = (world.cloned(), *test);
         Trial::test(*name, move || {
@@ -59,7 +60,7 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
             Ok(())
         })
     });
-    let own = own.into_iter().flatten().map(|(name, test): &Own| {
+    let own = own.flatten().map(|(name, test): &Own| {
         let test = *test;
         let cannot = volumes::cannot_run(name);
         if let Some(why) = &cannot {

@@ -2,7 +2,14 @@
 //!
 //! The flow runs on each pool that this machine can have: the node's own btrfs file, and a ZFS pool
 //! behind zfs-fuse (or the one named by `TEU_TEST_POOL`, as in the guest with OpenZFS). Each has a location
-//! of its own, because a pool belongs to one.
+//! of its own, because a pool belongs to one. Next: `kills` for daemons that die in the
+//! middle, `faults` for pools that break, `machine` for restarts and copies, `sharing` for who may what.
+
+mod faults;
+mod kills;
+mod machine;
+mod picture;
+mod sharing;
 
 use std::{io::Write as _, process::Stdio};
 
@@ -13,7 +20,15 @@ use teu_integration::{
 
 use crate::Own;
 
-pub(crate) const TRIALS: &[Own] = &[
+pub(crate) const TRIALS: &[&[Own]] = &[
+    STRAIGHT,
+    kills::TRIALS,
+    faults::TRIALS,
+    machine::TRIALS,
+    sharing::TRIALS,
+];
+
+const STRAIGHT: &[Own] = &[
     ("volumes::a_database_is_undone_on_btrfs", database_on_btrfs),
     ("volumes::a_database_is_undone_on_zfs", database_on_zfs),
     ("volumes::data_outlives_containers_and_daemons", survival),
@@ -25,6 +40,12 @@ pub(crate) const TRIALS: &[Own] = &[
 
 /// Why a test of this file cannot run here, if so: told by the harness as a skip.
 pub(crate) fn cannot_run(name: &str) -> Option<String> {
+    if name.starts_with("volumes::kills::") {
+        return kills::cannot_run();
+    }
+    if name.starts_with("volumes::faults::") {
+        return faults::cannot_run(name);
+    }
     (name == "volumes::a_database_is_undone_on_zfs" && std::env::var_os("TEU_TEST_POOL").is_none())
         .then(ZfsFuse::cannot_start)
         .flatten()

@@ -108,10 +108,22 @@ fn parse_range(text: &str) -> Result<(Ipv4Addr, u8), String> {
     Ok((address, length))
 }
 
+/// Reads FAILPOINTS. `name=panic` there ends the process as `kill -9` does: nothing is unwound.
+#[cfg(feature = "failpoints")]
+fn failpoints() -> fail::FailScenario<'static> {
+    use rustix::process::{Signal, getpid, kill_process};
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("{panic}");
+        let _ = kill_process(getpid(), Signal::KILL);
+        std::process::abort();
+    }));
+    fail::FailScenario::setup()
+}
+
 fn main() -> miette::Result<()> {
     // Reads FAILPOINTS; held until the end.
     #[cfg(feature = "failpoints")]
-    let _failpoints = fail::FailScenario::setup();
+    let _failpoints = failpoints();
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("TEU_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));

@@ -117,7 +117,7 @@ fn perform(verb: Verb) -> miette::Result<()> {
         } => {
             start_log();
             #[cfg(feature = "failpoints")]
-            let _failpoints = fail::FailScenario::setup();
+            let _failpoints = failpoints();
             let location = LocationIdentity::new(&fqdn, master_key, serial).into_diagnostic()?;
             let name = name.unwrap_or_else(host_name);
             let config = AgentConfig {
@@ -142,6 +142,18 @@ fn perform(verb: Verb) -> miette::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Reads FAILPOINTS. `name=panic` there ends the process as `kill -9` does: nothing is unwound.
+#[cfg(feature = "failpoints")]
+fn failpoints() -> fail::FailScenario<'static> {
+    use rustix::process::{Signal, getpid, kill_process};
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("{panic}");
+        let _ = kill_process(getpid(), Signal::KILL);
+        std::process::abort();
+    }));
+    fail::FailScenario::setup()
 }
 
 fn runtime() -> miette::Result<tokio::runtime::Runtime> {
