@@ -187,7 +187,23 @@ impl SpawnBuilder {
     }
 
     /// Mounts a volume at this absolute path; directories are made as needed. The container then
-    /// runs on the volume's node. At most 32.
+    /// runs on the volume's node. At most 32; those of one container lie on one node. The first time that a
+    /// new volume is mounted, its root takes owner and mode of the directory in the image.
+    ///
+    /// ```no_run
+    /// # async fn example(location: teu::Location) -> teu::Result<()> {
+    /// let books = location.volume("books").await?;
+    /// let site = location.volume("site").await?;
+    /// let web = location
+    ///     .spawn("nginx")
+    ///     .volume_read_only(&site, "/usr/share/nginx/html")
+    ///     .volume(&books, "/data")
+    ///     .await?;
+    /// // On the same node, without seeing its files:
+    /// let cache = location.spawn("redis").near(&books).await?;
+    /// # let _ = (web, cache);
+    /// # Ok(()) }
+    /// ```
     pub fn volume(self, volume: &Volume, path: impl Into<String>) -> Self {
         self.mount(volume, path.into(), false)
     }

@@ -14,11 +14,13 @@
 
 mod credit;
 mod reader;
+mod unread;
 mod window;
 mod writer;
 
 pub(crate) use credit::SendCredit;
 pub(crate) use reader::{Chunk, StreamItem, StreamReader};
+pub(crate) use unread::Unread;
 pub(crate) use window::RecvWindow;
 pub(crate) use writer::StreamWriter;
 

@@ -38,7 +38,24 @@ const DURABLE_WORK: Duration = Duration::from_secs(120);
 
 const PATIENCE: Patience = Patience::with_work(DURABLE_WORK);
 
-/// A volume. A cheap handle that stays valid over reconnects; dropping it destroys nothing.
+/// A volume: a tree of files on one node that outlives containers, sessions and programs. A cheap
+/// handle that stays valid over reconnects; dropping it destroys nothing.
+///
+/// ```no_run
+/// # async fn example(location: teu::Location) -> teu::Result<()> {
+/// let books = location.ensure_volume("books").quota(2 << 30).await?;
+/// let db = location.spawn("postgres").volume(&books, "/var/lib/postgresql/data").await?;
+/// books.snapshot("before").await?;
+/// // … a migration goes wrong: let the database close its files, and take it back.
+/// db.stop(None, teu::Container::usual_grace()).await?;
+/// books.rollback("before").await?;
+/// # Ok(()) }
+/// ```
+///
+/// Every call is answered when its effect is on the node's disk, and is repeated by itself, with one
+/// effect, when the link to the location comes back (the streams of exports and imports are not: begin
+/// them again). While the volume's node is away, calls are tried for half a minute, then refused with
+/// [`NodeLost`](crate::RefusalCode::NodeLost).
 #[derive(Debug, Clone)]
 pub struct Volume {
     session: SessionHandle,
@@ -83,10 +100,14 @@ impl Volume {
     }
 
     /// Keeps its tree as it is now, under a name to come back to. Ready when the snapshot is
-    /// durable.
+    /// durable. Takes milliseconds whatever the size, and no space until files change.
+    ///
+    /// It is of one instant and has all that was written before, synced or not: to a database, what a
+    /// power cut leaves.
     ///
     /// # Errors
-    /// [`Error::Tag`]; [`Error::Refused`] with `TagTaken` if it has a snapshot of that name.
+    /// [`Error::Tag`]; [`Error::Refused`] with `TagTaken` if it has a snapshot of that name, `BadRequest`
+    /// if the name begins with `auto-`, as those of schedules do, `NoSpace`.
     pub async fn snapshot(&self, name: impl AsRef<str>) -> Result<()> {
         let name = parse_tag(name.as_ref())?;
         let volume = self.id();
@@ -118,12 +139,40 @@ impl Volume {
     }
 
     /// Gives it back the tree of a snapshot, also in the containers that have it mounted. Await the
-    /// builder to do so: ready when it is durable and every container sees it.
+    /// builder to do so: ready when it is durable and every container sees it. What was written since is
+    /// lost.
+    ///
+    /// ```no_run
+    /// # async fn example(volume: teu::Volume) -> teu::Result<()> {
+    /// use teu::RefusalCode;
+    ///
+    /// match volume.rollback("monday").await {
+    ///     // The message names the programs that have files open.
+    ///     Err(error) if error.code() == Some(RefusalCode::Busy) => eprintln!("{error}"),
+    ///     // The message names the snapshots that were made after it.
+    ///     Err(error) if error.code() == Some(RefusalCode::WrongState) => {
+    ///         volume.rollback("monday").discard_later().await?;
+    ///     }
+    ///     other => other?,
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn rollback(&self, snapshot: impl AsRef<str>) -> RollbackBuilder {
         RollbackBuilder::new(self.clone(), parse_tag(snapshot.as_ref()))
     }
 
-    /// Describes a new volume on the same node that begins as this snapshot and shares its bytes.
+    /// Describes a new volume on the same node that begins as this snapshot and shares its bytes. It
+    /// has neither the quota nor the schedule of this one unless they are given again.
+    ///
+    /// ```no_run
+    /// # async fn example(location: teu::Location, books: teu::Volume) -> teu::Result<()> {
+    /// let trial = books.clone_from("before").tag("trial")?.await?;
+    /// let migration = location.spawn("migrate").volume(&trial, "/data").await?;
+    /// println!("the rehearsal ended: {:?}", migration.wait_exit().await?);
+    /// migration.destroy().await?;
+    /// trial.destroy().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn clone_from(&self, snapshot: impl AsRef<str>) -> VolumeBuilder {
         VolumeBuilder::cloning(
             self.session.clone(),
@@ -132,7 +181,8 @@ impl Volume {
         )
     }
 
-    /// What it takes, counted by its pool after all is written out. Cancel-safe.
+    /// What it takes in bytes, counted by its pool after all is written out (on btrfs by quota groups, on
+    /// ZFS by the properties `referenced`, `written` and `usedbysnapshots`). Cancel-safe.
     ///
     /// # Errors
     /// [`Error::Refused`] with `NodeLost` while its node is away.
@@ -148,10 +198,19 @@ impl Volume {
     }
 
     /// Bounds the bytes that its tree may refer to (snapshots are not counted); `None`: no bound.
-    /// Beyond it, writers get EDQUOT.
+    /// Beyond it, writers get EDQUOT, and nobody else suffers. (`max_rfer` of a quota group in
+    /// `btrfs-qgroup(8)`, `refquota` in `zfsprops(7)`.)
+    ///
+    /// ```no_run
+    /// # async fn example(volume: teu::Volume) -> teu::Result<()> {
+    /// volume.set_quota(10 << 30).await?;
+    /// volume.set_quota(None).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// [`Error::Refused`] with `BadRequest` below 1 MiB.
+    /// [`Error::Refused`] with `BadRequest` below 1 MiB. Below what the tree has already, ZFS refuses; btrfs
+    /// takes it, and files can then be removed, not written.
     pub async fn set_quota(&self, bytes: impl Into<Option<u64>>) -> Result<()> {
         let body = RequestBody::SetQuota {
             volume: self.id(),
@@ -160,7 +219,17 @@ impl Volume {
         self.changed("change the quota", body).await
     }
 
-    /// Has its node make snapshots from now on; `None`: no longer (those it made stay).
+    /// Has its node make snapshots from now on, also while nobody is connected; `None`: no longer
+    /// (those it made stay). They are called `auto-` and the time in UTC; only they are counted and
+    /// removed by the schedule.
+    ///
+    /// ```no_run
+    /// # async fn example(volume: teu::Volume) -> teu::Result<()> {
+    /// // Every hour, the last day's.
+    /// volume.set_schedule(teu::SnapshotSchedule { every_s: 3600, keep: 24 }).await?;
+    /// volume.set_schedule(None).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Refused`] with `BadRequest` if a bound of [`SnapshotSchedule`] is broken.
@@ -175,9 +244,18 @@ impl Volume {
     /// Reads a snapshot as a stream that nodes of this location can import; with a `base`, only what
     /// changed since that older snapshot.
     ///
+    /// ```no_run
+    /// # async fn example(books: teu::Volume) -> teu::Result<()> {
+    /// books.export("monday", None).await?.save("monday.teu", |_| {}).await?;
+    /// let changes = books.export("tuesday", Some("monday")).await?;
+    /// let bytes = changes.save("tuesday.teu", |_| {}).await?;
+    /// println!("{bytes} bytes changed");
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
-    /// [`Error::Refused`] with `NotFound` if it has no such snapshot. Later failures come from the
-    /// reader: only a whole export ends without one.
+    /// [`Error::Refused`] with `NotFound` if it has no such snapshot, `BadRequest` if the base is not the
+    /// older one. Later failures come from the reader: only a whole export ends without one.
     pub async fn export(
         &self,
         snapshot: impl AsRef<str>,
@@ -205,11 +283,31 @@ impl Volume {
 
     /// Brings this volume to the snapshot that `reader` exports, which has this volume's newest
     /// snapshot as its base. What was written since that base is lost. Await the builder to do so.
+    /// No container may have it mounted.
+    ///
+    /// ```no_run
+    /// # async fn example(location: teu::Location) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio::fs::File;
+    ///
+    /// let copy = location.import_volume(File::open("monday.teu").await?).await?;
+    /// copy.import_from(File::open("tuesday.teu").await?).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn import_from<R: AsyncRead + Unpin + Send>(&self, reader: R) -> ImportBuilder<R> {
         ImportBuilder::into_volume(self.session.clone(), self.id(), reader)
     }
 
     /// Describes a copy of a snapshot on another node. The bytes go through this program.
+    ///
+    /// ```no_run
+    /// # async fn example(books: teu::Volume, other: teu::NodeId) -> teu::Result<()> {
+    /// books.snapshot("monday").await?;
+    /// let copy = books.copy_to("monday", other).tag("books-copy")?.await?;
+    /// // A day later: only what changed travels.
+    /// books.snapshot("tuesday").await?;
+    /// books.copy_into("tuesday", &copy).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn copy_to(&self, snapshot: impl AsRef<str>, node: NodeId) -> CopyBuilder {
         CopyBuilder::new(self.clone(), snapshot.as_ref().to_owned(), node)
     }
@@ -224,10 +322,11 @@ impl Volume {
         copy::increment(self, snapshot.as_ref(), copy).await
     }
 
-    /// Destroys it with all of its snapshots; ready when nothing of it is left.
+    /// Destroys it with all of its snapshots; ready when nothing of it is left. Clones of it stay. One
+    /// that is [missing](crate::VolumeState::Missing) is forgotten.
     ///
     /// # Errors
-    /// [`Error::Refused`] with `Busy` while a container has it mounted.
+    /// [`Error::Refused`] with `Busy`, naming the containers that have it mounted; `NodeLost`.
     pub async fn destroy(&self) -> Result<()> {
         self.done("destroy the volume", RequestBody::DestroyVolume(self.id()))
             .await
@@ -254,12 +353,26 @@ impl Volume {
 
 impl crate::Location {
     /// Describes a new volume. Nothing happens until the builder is awaited.
+    ///
+    /// ```no_run
+    /// # async fn example(location: teu::Location) -> teu::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let books = location
+    ///     .create_volume()
+    ///     .tag("books")?
+    ///     .quota(2 << 30)
+    ///     .schedule(Duration::from_secs(3600), 24)
+    ///     .await?;
+    /// println!("{} lies on node {}", books.id(), books.node());
+    /// # Ok(()) }
+    /// ```
     pub fn create_volume(&self) -> VolumeBuilder {
         VolumeBuilder::new(self.handle().clone())
     }
 
     /// Describes the account's volume of that name, to be made if there is none: then what the
-    /// builder says holds; else the volume is taken as it is.
+    /// builder says holds; else the volume is taken as it is, wherever it is.
     pub fn ensure_volume(&self, tag: impl AsRef<str>) -> VolumeBuilder {
         VolumeBuilder::ensuring(self.handle().clone(), parse_tag(tag.as_ref()))
     }

@@ -7,14 +7,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes};
 use tokio::{
     io::{AsyncRead, ReadBuf},
     sync::mpsc,
 };
 
 use super::pump::PumpTask;
-use crate::stream::Chunk;
+use crate::stream::{Chunk, Unread};
 
 /// What the pump deals.
 #[derive(Debug)]
@@ -29,57 +28,46 @@ pub(super) enum Dealt {
 #[derive(Debug)]
 pub struct ProcessOutput {
     dealt: Option<mpsc::UnboundedReceiver<Dealt>>,
-    /// Being read; its bytes count as consumed when the last one is.
-    chunk: Option<(Chunk, Bytes)>,
+    unread: Unread,
     pump: Option<Arc<PumpTask>>,
 }
 
 impl ProcessOutput {
-    pub(super) const fn new(dealt: mpsc::UnboundedReceiver<Dealt>, pump: Arc<PumpTask>) -> Self {
+    pub(super) fn new(dealt: mpsc::UnboundedReceiver<Dealt>, pump: Arc<PumpTask>) -> Self {
         Self {
             dealt: Some(dealt),
-            chunk: None,
+            unread: Unread::default(),
             pump: Some(pump),
         }
     }
 
     /// A reader that is at its end.
-    pub(super) const fn ended() -> Self {
+    pub(super) fn ended() -> Self {
         Self {
             dealt: None,
-            chunk: None,
+            unread: Unread::default(),
             pump: None,
         }
     }
 
-    /// The bytes that are next, or `None` at the end.
-    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<&mut Bytes>>> {
-        loop {
-            while let Some((chunk, part)) = &mut self.chunk
-                && part.is_empty()
-            {
-                match chunk.next_part() {
-                    Some(next) => *part = next,
-                    None => self.chunk = None,
-                }
-            }
-            if self.chunk.is_some() {
-                return Poll::Ready(Ok(self.chunk.as_mut().map(|(_, part)| part)));
-            }
+    /// Whether there are bytes to be read, or the end was reached.
+    fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        while !self.unread.has_bytes() {
             let Some(dealt) = &mut self.dealt else {
-                return Poll::Ready(Ok(None));
+                return Poll::Ready(Ok(false));
             };
             if let Some(pump) = &self.pump {
                 pump.begin();
             }
             match ready!(dealt.poll_recv(context)) {
-                Some(Dealt::Data(chunk)) => self.chunk = Some((chunk, Bytes::new())),
+                Some(Dealt::Data(chunk)) => self.unread.put(chunk),
                 Some(Dealt::End) => self.dealt = None,
                 Some(Dealt::Failed(why)) => return Poll::Ready(Err(io::Error::other(why))),
                 // The pump is gone without a word: the runtime stops.
                 None => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             }
         }
+        Poll::Ready(Ok(true))
     }
 }
 
@@ -90,10 +78,8 @@ impl AsyncRead for ProcessOutput {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(part) = ready!(this.poll_part(context))? {
-            let length = part.len().min(into.remaining());
-            into.put_slice(part.get(..length).unwrap_or_default());
-            part.advance(length);
+        if ready!(this.poll_bytes(context))? {
+            this.unread.read(into);
         }
         Poll::Ready(Ok(()))
     }

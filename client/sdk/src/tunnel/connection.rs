@@ -6,13 +6,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes};
 use teu_protocol::message::{Channel, StreamEnd};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     Container,
-    stream::{Chunk, Stream, StreamItem, StreamOver},
+    stream::{Stream, StreamItem, StreamOver, Unread},
 };
 
 /// A TCP connection to a port in a container; see [`Container::connect`].
@@ -22,8 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
-    /// Being read; its bytes count as consumed when the last one is.
-    chunk: Option<(Chunk, Bytes)>,
+    unread: Unread,
     end: Option<End>,
     shut_down: bool,
     /// Keeps the session alive.
@@ -38,10 +36,10 @@ enum End {
 }
 
 impl Connection {
-    pub(super) const fn new(stream: Stream, container: Container) -> Self {
+    pub(super) fn new(stream: Stream, container: Container) -> Self {
         Self {
             stream,
-            chunk: None,
+            unread: Unread::default(),
             end: None,
             shut_down: false,
             _container: container,
@@ -57,21 +55,9 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            match &mut this.chunk {
-                Some((_, part)) if !part.is_empty() => {
-                    let length = part.len().min(into.remaining());
-                    into.put_slice(part.get(..length).unwrap_or_default());
-                    part.advance(length);
-                    return Poll::Ready(Ok(()));
-                }
-                Some((chunk, part)) => match chunk.next_part() {
-                    Some(next) => *part = next,
-                    None => this.chunk = None,
-                },
-                None => {}
-            }
-            if this.chunk.is_some() {
-                continue;
+            if this.unread.has_bytes() {
+                this.unread.read(into);
+                return Poll::Ready(Ok(()));
             }
             match this.end {
                 Some(End::Whole) => return Poll::Ready(Ok(())),
@@ -81,7 +67,7 @@ impl AsyncRead for Connection {
                 None => {}
             }
             match ready!(this.stream.reader.poll_next(context)) {
-                StreamItem::Data(chunk) => this.chunk = Some((chunk, Bytes::new())),
+                StreamItem::Data(chunk) => this.unread.put(chunk),
                 StreamItem::Eof | StreamItem::End(StreamEnd::Done | StreamEnd::Exited(_)) => {
                     this.end = Some(End::Whole);
                 }

@@ -123,7 +123,8 @@ impl VolumeBuilder {
     /// [`crate::Location::volumes`].
     ///
     /// # Errors
-    /// [`Error::Refused`] with `TagTaken`, `NoCapacity`, `NoSpace`, `Faulted`, `LimitReached`, ….
+    /// [`Error::Refused`] with `TagTaken`, `NoCapacity` (no node has a pool), `NoSpace`, `Faulted` (its pool
+    /// is out of order), `NodeLost`, `LimitReached`, `NotFound` (no such snapshot to clone), ….
     pub async fn start(self) -> Result<Volume> {
         let Self {
             session,

@@ -5,13 +5,14 @@
 
 use std::{
     ffi::OsString,
+    future::poll_fn,
     io,
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use teu_protocol::{
     ids::{Tag, VolumeId},
     message::{ReplyBody, StreamEnd},
@@ -24,19 +25,19 @@ use tokio::{
 use crate::{
     error::{Error, Result},
     session::{SessionHandle, StreamAsk},
-    stream::{Chunk, Stream, StreamItem, StreamReader},
+    stream::{Stream, StreamItem, Unread},
 };
 
 use super::PATIENCE;
 
 const ATTEMPT: &str = "export the volume";
 
-/// A snapshot being read; see [`super::Volume::export`]. Dropping it ends the export.
+/// A snapshot being read; see [`super::Volume::export`]. Dropping it ends the export. It is a
+/// [`tokio::io::AsyncRead`] too: what other code reads is whole if it reads to the end without an error.
 #[derive(Debug)]
 pub struct VolumeExport {
     state: State,
-    /// Being read; its bytes count as consumed when the last one is.
-    chunk: Option<(Chunk, Bytes)>,
+    unread: Unread,
 }
 
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl VolumeExport {
         match session.open(ATTEMPT, ask, PATIENCE).await? {
             (stream, ReplyBody::Opened { .. }) => Ok(Self {
                 state: State::Open(Box::new(stream)),
-                chunk: None,
+                unread: Unread::default(),
             }),
             _ => Err(Error::Nonsense { attempt: ATTEMPT }),
         }
@@ -73,14 +74,11 @@ impl VolumeExport {
     /// # Errors
     /// [`Error::LinkLost`], [`Error::Cut`], [`Error::Refused`]: what was read is not the whole.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        let part = std::future::poll_fn(|context| {
-            let part = ready!(self.poll_part(context));
-            Poll::Ready(part.map(|part| part.map(std::mem::take)))
-        });
-        part.await
+        let there_are = poll_fn(|context| self.poll_bytes(context)).await?;
+        Ok(there_are.then(|| self.unread.take()))
     }
 
-    /// Writes all of it to `into`, telling `told` of each piece's length; gives the sum.
+    /// Writes all of it to `into`, telling `told` of each piece's length in bytes; gives the sum.
     ///
     /// # Errors
     /// As [`VolumeExport::next`]; [`Error::Io`] if `into` takes no more.
@@ -104,7 +102,8 @@ impl VolumeExport {
     }
 
     /// Writes all of it to a file: to `<path>.part` first, which gets its name when the export is
-    /// whole and on the disk. A failed export removes the `.part` and leaves `path` as it was.
+    /// whole and on the disk. A failed export removes the `.part` and leaves `path` as it was. Gives the
+    /// length in bytes; `told` as in [`VolumeExport::write_to`].
     ///
     /// # Errors
     /// As [`VolumeExport::write_to`].
@@ -137,29 +136,17 @@ impl VolumeExport {
         Ok(sum)
     }
 
-    /// The bytes that are next, or `None` at the end.
-    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<&mut Bytes>>> {
-        loop {
-            while let Some((chunk, part)) = &mut self.chunk
-                && part.is_empty()
-            {
-                match chunk.next_part() {
-                    Some(next) => *part = next,
-                    None => self.chunk = None,
-                }
-            }
-            if self.chunk.is_some() {
-                return Poll::Ready(Ok(self.chunk.as_mut().map(|(_, part)| part)));
-            }
+    /// Whether there are bytes to be read, or the end was reached.
+    fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Result<bool>> {
+        while !self.unread.has_bytes() {
             let stream = match &mut self.state {
                 State::Open(stream) => stream,
-                State::Whole => return Poll::Ready(Ok(None)),
+                State::Whole => return Poll::Ready(Ok(false)),
                 State::Failed => return Poll::Ready(Err(Error::Cut { attempt: ATTEMPT })),
             };
-            let reader: &mut StreamReader = &mut stream.reader;
-            let failure = match ready!(reader.poll_next(context)) {
+            let failure = match ready!(stream.reader.poll_next(context)) {
                 StreamItem::Data(chunk) => {
-                    self.chunk = Some((chunk, Bytes::new()));
+                    self.unread.put(chunk);
                     continue;
                 }
                 // Not the end: that is a Close.
@@ -180,6 +167,7 @@ impl VolumeExport {
             self.state = State::Failed;
             return Poll::Ready(Err(failure));
         }
+        Poll::Ready(Ok(true))
     }
 }
 
@@ -189,10 +177,9 @@ impl AsyncRead for VolumeExport {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(part) = ready!(self.get_mut().poll_part(context)).map_err(io::Error::other)? {
-            let length = part.len().min(into.remaining());
-            into.put_slice(part.get(..length).unwrap_or_default());
-            part.advance(length);
+        let this = self.get_mut();
+        if ready!(this.poll_bytes(context)).map_err(io::Error::other)? {
+            this.unread.read(into);
         }
         Poll::Ready(Ok(()))
     }
