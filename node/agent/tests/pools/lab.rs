@@ -146,7 +146,10 @@ impl FuseDaemon {
 
     fn check(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
-            panic!("zfs-fuse ended with {status}: {}", self.said());
+            panic!(
+                "zfs-fuse ended with {status} (does another one run?): {}",
+                self.said()
+            );
         }
     }
 
