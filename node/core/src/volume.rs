@@ -8,6 +8,7 @@
 //! is neither destroyed nor imported into, and one that is to be destroyed gets no new users; each
 //! effect has a ticket of its own, which ends it. Next: `order` for the orders, `schedule`, `mount`.
 
+mod bound;
 mod check;
 mod listed;
 mod mount;
@@ -15,6 +16,7 @@ mod order;
 mod schedule;
 mod work;
 
+pub use bound::MAX_VOLUMES;
 pub use listed::ListedVolume;
 pub use work::{Ticket, VolumeDone, VolumeWork, Work};
 
@@ -33,9 +35,6 @@ use teu_protocol::{
 
 use crate::effect::Effect;
 use schedule::Clockwork;
-
-/// Volumes on one node.
-pub const MAX_VOLUMES: usize = 4_096;
 
 /// Orders that wait for another one on the same volume.
 const MAX_QUEUED: usize = 64;
@@ -129,6 +128,8 @@ pub(crate) struct Volumes {
     next_ticket: u64,
     /// The pool was read when last tried.
     readable: bool,
+    /// Volumes in the pool that are not adopted: see `bound`.
+    left_out: usize,
 }
 
 impl Volumes {

@@ -5,10 +5,10 @@
 
 use teu_protocol::{
     ids::VolumeId,
-    message::{VolumeRecord, VolumeState},
+    message::{NodeEvent, VolumeRecord, VolumeState},
 };
 
-use super::{Volume, Volumes};
+use super::{Volume, Volumes, bound::told_bytes};
 use crate::{effect::Effect, input::Now};
 
 /// A volume as the pool has it.
@@ -47,6 +47,7 @@ impl Volumes {
                 volume.becomes(VolumeState::Missing, effects);
             }
         }
+        let (mut room, mut left_out) = (self.room_to_adopt(), 0);
         for one in list {
             let state = if one.is_well && one.record.is_some() {
                 VolumeState::Ready
@@ -66,6 +67,11 @@ impl Volumes {
                     volume.wind(now, one.scheduled_ms);
                 }
                 (None, Some(record)) => {
+                    let Some(rest) = room.checked_sub(told_bytes(&record)) else {
+                        left_out += 1;
+                        continue;
+                    };
+                    room = rest;
                     let mut volume = Volume::new(record, state, false);
                     volume.wind(now, one.scheduled_ms);
                     volume.tell(effects);
@@ -75,10 +81,22 @@ impl Volumes {
                 (None, None) => {}
             }
         }
+        self.tell_left_out(left_out, effects);
         if !was_readable {
             // The master counts nothing as missing until it has heard this.
             effects.push(Effect::Report);
         }
+    }
+
+    fn tell_left_out(&mut self, left_out: usize, effects: &mut Vec<Effect>) {
+        if left_out > 0 && left_out != self.left_out {
+            let message = format!(
+                "{left_out} volumes in the node's pool are not shown: it has more than a report can hold; \
+                 destroy others, or move some to another node's pool"
+            );
+            effects.push(Effect::Tell(NodeEvent::Warning(message)));
+        }
+        self.left_out = left_out;
     }
 }
 

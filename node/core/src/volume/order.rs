@@ -11,8 +11,8 @@ use teu_protocol::{
 };
 
 use super::{
-    MAX_QUEUED, MAX_TRANSFERS, MAX_VOLUMES, Queued, Ticket, UnderWay, Volume, VolumeDone,
-    VolumeWork, Volumes, Work, check, schedule,
+    MAX_QUEUED, MAX_TRANSFERS, Queued, Ticket, UnderWay, Volume, VolumeDone, VolumeWork, Volumes,
+    Work, check, schedule,
 };
 use crate::{container::Out, effect::Effect, input::Now};
 
@@ -111,9 +111,8 @@ impl Volumes {
                         "the volume's id is taken".to_owned(),
                     );
                 }
-                if known.is_none() && self.table.len() >= MAX_VOLUMES {
-                    let message = format!("the node has {MAX_VOLUMES} volumes; destroy some first");
-                    return refuse(RefusalCode::NoCapacity, message);
+                if known.is_none() {
+                    self.room_for(record)?;
                 }
                 if let (VolumeOrder::Import { .. }, Some(_)) = (order, known) {
                     let message = format!("there is a volume {short} already");

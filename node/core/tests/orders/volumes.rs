@@ -5,7 +5,10 @@ mod model;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use teu_node_core::{Effect, Input, volume::Work};
+use teu_node_core::{
+    Effect, Input,
+    volume::{MAX_VOLUMES, Work},
+};
 use teu_protocol::{
     ids::{PublicKey, RequestId, VolumeId},
     message::{
@@ -101,6 +104,26 @@ fn anothers_volume_does_not_exist() {
     assert_eq!(code(&world, cloned), Some(RefusalCode::NotFound));
     let imported = world.order(body(0, Order::Import(true)));
     assert_eq!(code(&world, imported), Some(RefusalCode::NotFound));
+}
+
+#[test]
+fn a_node_full_of_volumes_makes_no_more() {
+    let mut world = World::new();
+    for number in 0..u32::try_from(MAX_VOLUMES).unwrap() {
+        let mut id = [0xee; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        let id = VolumeId::from_bytes(id);
+        world.pool.insert(id, VolumeRecord { id, ..record(0) });
+    }
+    world.list();
+    let refused = world.order(body(0, Order::Create));
+    assert_eq!(code(&world, refused), Some(RefusalCode::NoCapacity));
+    let first = *world.pool.keys().next().unwrap();
+    world.order(VolumeOrder::Destroy(first));
+    world.settle();
+    let made = world.order(body(0, Order::Create));
+    world.settle();
+    assert!(world.answers[&made].is_ok());
 }
 
 #[test]
