@@ -114,6 +114,7 @@ enum Message {
     Job(Box<Job>),
     Run(Task),
     Show(Vec<Mounted>, oneshot::Sender<()>),
+    Recover(oneshot::Sender<()>),
     Look,
 }
 
@@ -195,6 +196,13 @@ impl WorkerHandle {
     pub async fn show_current_trees(&self, containers: Vec<Mounted>) {
         let (done, is_done) = oneshot::channel();
         let _ = self.messages.send(Message::Show(containers, done));
+        let _ = is_done.await;
+    }
+
+    /// Finishes what a change that was made beside this thread left, and removes what it replaced.
+    pub(in crate::volumes) async fn recover(&self) {
+        let (done, is_done) = oneshot::channel();
+        let _ = self.messages.send(Message::Recover(done));
         let _ = is_done.await;
     }
 
@@ -300,6 +308,13 @@ impl Worker {
                         self.owed.add(one);
                     }
                     self.settle();
+                    let _ = done.send(());
+                }
+                Ok(Message::Recover(done)) => {
+                    self.recovery = Recovery::First;
+                    if let Err(refusal) = self.pool() {
+                        tracing::warn!("what an import left goes later: {refusal}");
+                    }
                     let _ = done.send(());
                 }
                 Ok(Message::Look) => self.look(),

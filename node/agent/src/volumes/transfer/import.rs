@@ -170,6 +170,10 @@ async fn run(
     let received = received
         .await
         .map_err(|error| refuse_internal("the volume cannot be received", &error))?;
+    if order.into {
+        // The tree of before; or what the pool could not undo by itself.
+        worker.recover().await;
+    }
     match (fed, received) {
         (Ok(()), Ok(())) => {
             fail::fail_point!("volume-import-answer");
