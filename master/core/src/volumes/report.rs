@@ -70,10 +70,16 @@ impl Core {
         }
     }
 
-    /// A node has this volume, as this.
+    /// A node has this volume, as this; or had it, and found that it is gone.
     pub(crate) fn volume_found(&mut self, node: NodeId, found: NodeVolume) {
         let NodeVolume { mut record, state } = found;
         let (id, account) = (record.id, record.account);
+        if state == VolumeState::Missing {
+            if self.volumes.on_node(&node).any(|v| v.id() == id) {
+                self.volume_missed(&id);
+            }
+            return;
+        }
         let taken = record.spec.tag.as_ref().is_some_and(|tag| {
             let holder = self.volumes.tagged(&account, tag);
             holder.is_some_and(|holder| holder.id() != id)

@@ -215,6 +215,28 @@ fn what_was_removed_by_hand_is_missing_told_by_the_doctor_and_forgotten_by_destr
 }
 
 #[test]
+fn what_is_removed_by_hand_while_its_node_is_connected_is_missing_until_it_is_back() {
+    let (mut house, [node, second]) = House::open();
+    let (client, _) = house.client(ALICE, SessionAsk::New, attachment(1));
+    let record = created(&mut house, client, node, create(tagged("data"))).1;
+    let says = |house: &mut House, node, state| {
+        let found = NodeVolume {
+            record: record.clone(),
+            state,
+        };
+        let event = NodeEvent::Volume(Box::new(found));
+        let effects = house.node_says(node, NodeToMaster::Event(Box::new(event)));
+        let told = told_volumes(&effects, client);
+        told.first().map(|info| (info.node, info.state))
+    };
+    let other = says(&mut house, second, VolumeState::Missing);
+    assert_eq!(other, None, "it never had it");
+    for state in [VolumeState::Missing, VolumeState::Ready] {
+        assert_eq!(says(&mut house, node, state), Some((NODES[0], state)));
+    }
+}
+
+#[test]
 fn a_pool_that_cannot_be_read_faults_its_volumes_and_an_event_cures_them() {
     let (mut house, [node, _]) = House::open();
     let (client, _) = house.client(ALICE, SessionAsk::New, attachment(1));
