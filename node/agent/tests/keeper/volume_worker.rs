@@ -219,6 +219,7 @@ async fn a_roll_back_that_is_cut_off_by_the_pool_is_finished_when_it_is_back() {
     worker.perform(stage.roll_back(&boxed, true));
     let refusal = done(&mut events).await.unwrap_err();
     drop(at);
+    assert_eq!(refusal.code, RefusalCode::Faulted);
     assert!(refusal.message.contains("my-database"), "{refusal}");
     assert!(!stage.group(&boxed).is_frozen().unwrap(), "it goes on");
     comes_to_see_the_snapshot(&mut boxed).await;

@@ -113,7 +113,13 @@ fn a_node_full_of_volumes_makes_no_more() {
         let mut id = [0xee; 16];
         id[..4].copy_from_slice(&number.to_be_bytes());
         let id = VolumeId::from_bytes(id);
-        world.pool.insert(id, VolumeRecord { id, ..record(0) });
+        world.pool.insert(
+            id,
+            VolumeRecord {
+                id,
+                ..record(0, None)
+            },
+        );
     }
     world.list();
     let refused = world.order(body(0, Order::Create));

@@ -15,6 +15,7 @@ use teu_protocol::{
 use super::{Job, Mounted, Recovery, Worker, refuse_pool};
 use crate::{
     containers::refuse_internal,
+    link::chain,
     volumes::{
         mounts::{self, ContainerMounts, Held, Holder, NewTree, RollBackError},
         pool::{Pool, PoolError},
@@ -141,11 +142,13 @@ fn outcome(
     let Err(error) = done else {
         return pool.tree(id).map(new).map_err(failed(false));
     };
-    let now = pool.recover().and_then(|()| pool.tree(id)).ok();
-    match now.map(|tree| (mounts::device(&tree), tree)) {
-        Some((Ok(device), _)) if old.is_current(device) => Err(failed(true)(error)),
-        Some((Ok(_), tree)) => Ok(new(tree)),
-        Some((Err(_), _)) | None => Err(failed(false)(error)),
+    tracing::warn!(volume = %id.short(), "a roll-back failed: {}", chain(&error));
+    let tree = pool.recover().and_then(|()| pool.tree(id));
+    let tree = tree.map_err(failed(false))?;
+    match mounts::device(&tree) {
+        Ok(device) if old.is_current(device) => Err(failed(true)(error)),
+        Ok(_) => Ok(new(tree)),
+        Err(_) => Err(failed(false)(error)),
     }
 }
 
