@@ -35,11 +35,16 @@ pub(crate) enum VolumeVerb {
     /// Make a volume
     Create(CreateArgs),
     /// Destroy volumes with all of their snapshots
+    #[command(after_help = "\
+        A volume that a container has mounted is not destroyed. Clones of it stay.")]
     Rm(destroy::RmArgs),
     /// Keep a volume's files as they are now, under a name
-    #[command(after_help = "`teu volume snapshot --rm VOLUME SNAPSHOT…` destroys snapshots.")]
+    #[command(after_help = "\
+        It takes milliseconds, and no space until files change. `teu volume snapshot --rm \
+        VOLUME SNAPSHOT…` destroys snapshots.")]
     Snapshot(destroy::SnapshotArgs),
     /// List a volume's snapshots, oldest first
+    #[command(after_help = show::BYTES)]
     Snapshots {
         #[command(flatten)]
         listing: Listing,
@@ -50,7 +55,8 @@ pub(crate) enum VolumeVerb {
     Rollback(destroy::RollbackArgs),
     /// Make a volume that begins as a snapshot, without copying
     #[command(after_help = "\
-It lies on the node of the original, whose bytes it shares: for another node, export and import.")]
+        It lies on the node of the original, whose bytes it shares: for another node, export \
+        and import.")]
     Clone {
         #[command(flatten)]
         spec: SpecArgs,
@@ -62,11 +68,13 @@ It lies on the node of the original, whose bytes it shares: for another node, ex
         name: Option<String>,
     },
     /// Show what volumes take
+    #[command(after_help = show::BYTES)]
     Usage(show::UsageArgs),
     /// Bound the bytes of a volume's files (snapshots are not counted)
     #[command(after_help = "\
-Beyond it, programs that write get an error (EDQUOT, `Disk quota exceeded`). One that is smaller than
-what there is already takes nothing away: files can be removed, but not written.")]
+        Beyond it, programs that write get an error (EDQUOT, `Disk quota exceeded`). One \
+        that is smaller than what there is already takes nothing away: files can be removed, \
+        but not written.")]
     Quota {
         /// Name or id of the volume
         volume: String,
@@ -74,6 +82,10 @@ what there is already takes nothing away: files can be removed, but not written.
         bytes: Quota,
     },
     /// Have the node make snapshots, or stop it
+    #[command(after_help = "\
+        Periods are counted in UTC: those of 1h begin on the hour, those of 1d at midnight. \
+        The snapshots are called `auto-` and the time; those that you make are neither \
+        counted nor removed.")]
     Schedule(ScheduleArgs),
     /// Write a snapshot to a file, or to standard output with `-`
     Export(transfer::ExportArgs),

@@ -104,8 +104,9 @@ pub(crate) struct SnapshotArgs {
 /// Arguments of `teu volume rollback`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What was written since the snapshot is lost. Containers that have the volume mounted go on
-running and see the snapshot's files. While a program has a file of it open, it is refused.")]
+    What was written since the snapshot is lost. Containers that have the volume mounted go \
+    on running and see the snapshot's files. While a program has a file of it open, it is \
+    refused.")]
 pub(crate) struct RollbackArgs {
     /// Destroy the snapshots that were made after this one; else it is refused if there are any
     #[arg(long)]

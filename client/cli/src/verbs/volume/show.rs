@@ -11,6 +11,12 @@ use crate::{
     output,
 };
 
+/// What the columns count.
+pub(super) const BYTES: &str = "\
+    SIZE, FILES: what the files take. OWN BYTES: what nothing else has, so it is free when \
+    this goes; bytes that two snapshots share are in neither's. JSON has exact numbers of \
+    bytes.";
+
 /// Arguments of `teu volume usage`.
 #[derive(Debug, Args)]
 pub(crate) struct UsageArgs {

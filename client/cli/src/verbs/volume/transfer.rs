@@ -32,8 +32,9 @@ use crate::{
 /// Arguments of `teu volume export`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The file can be imported into this location by the same account, on any of its nodes whose pool is
-of the same kind. An export with --base needs a volume that has that snapshot.")]
+    The file can be imported into this location by the same account, on any of its nodes \
+    whose pool is of the same kind. An export with --base needs a volume that has that \
+    snapshot.")]
 pub(crate) struct ExportArgs {
     /// Only what changed since this older snapshot
     #[arg(long, value_name = "SNAPSHOT")]
