@@ -113,6 +113,7 @@ type Task = Box<dyn FnOnce(Result<&Arc<dyn Pool>, Refusal>) + Send>;
 enum Message {
     Job(Box<Job>),
     Run(Task),
+    End(Box<dyn FnOnce() + Send>),
     Show(Vec<Mounted>, oneshot::Sender<()>),
     Recover(oneshot::Sender<()>),
     Look,
@@ -216,11 +217,12 @@ impl WorkerHandle {
     ) {
         let events = events.clone();
         let (ended, has_ended) = oneshot::channel();
-        let task: Task = Box::new(move |_| {
+        // Not a task: those wait for the pool.
+        let end = Box::new(move || {
             let _ = events.blocking_send(Event::Core(Input::VolumeDone { ticket, result }));
             let _ = ended.send(());
         });
-        let _ = self.messages.send(Message::Run(task));
+        let _ = self.messages.send(Message::End(end));
         let _ = has_ended.await;
         let _ = self.messages.send(Message::Look);
     }
@@ -303,6 +305,7 @@ impl Worker {
                     Ok(pool) => task(Ok(&pool)),
                     Err(refusal) => task(Err(refusal)),
                 },
+                Ok(Message::End(end)) => end(),
                 Ok(Message::Show(containers, done)) => {
                     for one in containers {
                         self.owed.add(one);

@@ -17,7 +17,7 @@ use crate::{
     containers::refuse_internal,
     link::chain,
     volumes::{
-        mounts::{self, ContainerMounts, Held, Holder, NewTree, RollBackError},
+        mounts::{self, ContainerMounts, NewTree, RollBackError},
         pool::{Pool, PoolError},
     },
 };
@@ -132,12 +132,9 @@ fn outcome(
     done: Result<(), PoolError>,
 ) -> Result<Option<NewTree>, Unrolled> {
     let failed = |is_clear| move |error| Unrolled { error, is_clear };
-    if old.0.is_none() {
-        return done.map(|()| None).map_err(failed(true));
-    }
     let new = |tree| {
         let old_is_there = old.is_there();
-        Some(NewTree { tree, old_is_there })
+        old.0.as_ref().map(|_| NewTree { tree, old_is_there })
     };
     let Err(error) = done else {
         return pool.tree(id).map(new).map_err(failed(false));
@@ -146,7 +143,7 @@ fn outcome(
     let tree = pool.recover().and_then(|()| pool.tree(id));
     let tree = tree.map_err(failed(false))?;
     match mounts::device(&tree) {
-        Ok(device) if old.is_current(device) => Err(failed(true)(error)),
+        Ok(device) if old.0.is_none() || old.is_current(device) => Err(failed(true)(error)),
         Ok(_) => Ok(new(tree)),
         Err(_) => Err(failed(false)(error)),
     }
@@ -238,7 +235,7 @@ fn refuse_roll_back(error: RollBackError<Unrolled>, names: &Names<'_>) -> Refusa
                 .iter()
                 .take(SHOWN)
                 .map(|(container, holder)| {
-                    format!("{} in container {}", describe(holder), names.of(*container))
+                    format!("{holder} in container {}", names.of(*container))
                 })
                 .collect();
             if total > SHOWN {
@@ -254,20 +251,6 @@ fn refuse_roll_back(error: RollBackError<Unrolled>, names: &Names<'_>) -> Refusa
         error @ (RollBackError::Freeze { .. }
         | RollBackError::Look(_)
         | RollBackError::Exchange(_)) => refuse_internal("the volume was not rolled back", &error),
-    }
-}
-
-fn describe(holder: &Holder) -> String {
-    let Holder {
-        program,
-        pid_in_container: pid,
-        what,
-    } = holder;
-    match what {
-        Held::File(path) => format!("{program} (pid {pid}) has {path} open"),
-        Held::WorkingDirectory => format!("{program} (pid {pid}) works in it"),
-        Held::Root => format!("{program} (pid {pid}) has its root in it"),
-        Held::Mapping(path) => format!("{program} (pid {pid}) has {path} in memory"),
     }
 }
 
