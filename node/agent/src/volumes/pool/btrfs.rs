@@ -258,9 +258,10 @@ impl Pool for BtrfsPool {
         self.ready()?;
         let dirs =
             entries(&self.layout.volumes()).map_err(failed_io("list the volumes".to_owned()))?;
+        // One whose tree somebody destroyed is still there: with its snapshots, to be looked at or destroyed.
         let volumes = dirs
             .iter()
-            .filter(|dir| dir.join(TREE).exists())
+            .filter(|dir| dir.join(TREE).exists() || dir.join(RECORD).exists())
             .filter_map(|dir| {
                 Some(StoredVolume {
                     id: dir.file_name()?.to_str()?.parse().ok()?,
