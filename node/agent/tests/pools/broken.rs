@@ -27,6 +27,7 @@ pub const LOOP: &[Case] = &[
 pub const ZFS: &[Case] = &[
     ("an_exported_pool", exported),
     ("nothing_else_in_the_pool_is_touched", neighbours),
+    ("a_copied_mount_namespace_keeps_nothing", copied_namespace),
 ];
 pub const OPENZFS: &[Case] = &[(
     "a_volume_mounted_in_another_namespace_goes_when_that_lets_go",
@@ -215,6 +216,39 @@ fn exported(lab: &Lab) {
     );
     pool.maintain().unwrap();
     assert_eq!(read(&*pool, id(1), "f").unwrap(), "kept");
+}
+
+/// Every container that starts is such a namespace for a moment, and some services are for as long as they run.
+fn copied_namespace(lab: &Lab) {
+    let pool = lab.open();
+    pool.maintain().unwrap();
+    let empty = lab.everything();
+    pool.create(id(1), b"", None).unwrap();
+    write(&*pool, id(1), "f", b"first");
+    pool.snapshot(id(1), &tag("s")).unwrap();
+    pool.clone_from((id(1), &tag("s")), id(2), b"", None)
+        .unwrap();
+    let mut copy = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c"])
+        .arg("echo; read go")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(copy.stdout.take().unwrap());
+    out.read_line(&mut String::new()).unwrap();
+    write(&*pool, id(1), "f", b"second");
+    pool.roll_back(id(1), &tag("s")).unwrap();
+    assert_eq!(read(&*pool, id(1), "f").unwrap(), "first");
+    pool.destroy_snapshot(id(1), &tag("s")).unwrap();
+    assert_eq!(read(&*pool, id(2), "f").unwrap(), "first");
+    pool.recover().unwrap();
+    for n in 1..=2 {
+        pool.destroy(id(n)).unwrap();
+    }
+    assert_eq!(lab.everything(), empty);
+    drop(copy.stdin.take());
+    copy.wait().unwrap();
 }
 
 /// A bind mount in another namespace, as a container has one, keeps a dataset busy, and nothing here ends it.

@@ -37,6 +37,10 @@ impl ZfsPool {
             self.command
                 .set(&dataset, "mountpoint", path_text(&point)?)?;
         }
+        if self.command.is_fuse() {
+            // What is mounted here in a copied mount namespace keeps its dataset from being mounted anew.
+            clear(&point);
+        }
         self.command.after_unmount(&["mount", &dataset])
     }
 
@@ -45,8 +49,7 @@ impl ZfsPool {
         if is_mounted(&point) {
             self.command.zfs(&["unmount", path_text(&point)?])?;
         }
-        // This also ends the mounts at this place in every mount namespace that is a copy of ours.
-        let _ = fs::remove_dir(&point);
+        clear(&point);
         Ok(())
     }
 
@@ -70,6 +73,12 @@ impl ZfsPool {
         }
         self.command.zpool(&["sync", self.parent.pool()]).map(drop)
     }
+}
+
+/// Removes a mount point where nothing is mounted. The kernel then ends whatever is mounted at this place
+/// in mount namespaces that are copies of ours (rmdir(2), since Linux 3.18), which no unmount of ours reaches.
+fn clear(point: &Path) {
+    let _ = fs::remove_dir(point);
 }
 
 pub(super) fn is_mounted(point: &Path) -> bool {
