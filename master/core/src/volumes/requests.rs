@@ -359,30 +359,42 @@ impl Core {
     pub(super) fn unused(&self, volume: &Volume) -> Result<(), Refusal> {
         const NAMED: usize = 8;
         let used_by = self.containers.with_volume(&volume.id());
-        let names: Vec<_> = used_by
+        let users: Vec<_> = used_by
+            .iter()
+            .filter_map(|id| self.containers.get(id))
+            .collect();
+        if users.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = users
             .iter()
             .take(NAMED)
-            .filter_map(|id| self.containers.get(id))
             .map(|c| {
                 let tag = c.info.tag.as_ref();
                 tag.map_or_else(|| c.info.id.short(), ToString::to_string)
             })
             .collect();
-        if names.is_empty() {
-            return Ok(());
-        }
-        let more = match used_by.len().saturating_sub(NAMED) {
+        let more = match users.len().saturating_sub(NAMED) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        Err(Refusal::new(
-            RefusalCode::Busy,
-            format!(
-                "volume `{}` is mounted in {}{more}. Stop or remove what uses it first",
-                volume.name(),
-                names.join(", ")
-            ),
-        ))
+        let mounted = format!(
+            "volume `{}` is mounted in {}{more}",
+            volume.name(),
+            names.join(", ")
+        );
+        // A session's end does not wait for its containers: who asks next should not have to.
+        Err(if users.iter().all(|c| c.is_doomed()) {
+            Refusal::new(
+                RefusalCode::Unavailable,
+                format!("{mounted}, which is just being removed; try again shortly"),
+            )
+        } else {
+            Refusal::new(
+                RefusalCode::Busy,
+                format!("{mounted}. Stop or remove what uses it first"),
+            )
+        })
     }
 
     /// The node that a container with these volumes must run on.

@@ -311,6 +311,25 @@ fn a_destruction_that_the_node_refuses_is_taken_back() {
 }
 
 #[test]
+fn what_is_mounted_in_what_is_being_removed_is_worth_another_try() {
+    let (mut house, [node, _]) = House::open();
+    let (one, _) = house.client(ALICE, named("one"), attachment(1));
+    let (two, _) = house.client(ALICE, named("two"), attachment(2));
+    let volume = created(&mut house, one, node, create(tagged("data"))).1.id;
+    let (info, _) = house.spawned(one, node, with(&[volume], None), 2);
+    let container = info.id;
+    let busy = refusal(&house.ask(two, RequestBody::DestroyVolume(volume)), two);
+    assert_eq!((busy.code, busy.retryable), (RefusalCode::Busy, false));
+    let removal = order(&house.ask(one, RequestBody::Destroy(container)), node);
+    let going = refusal(&house.ask(two, RequestBody::DestroyVolume(volume)), two);
+    assert_eq!(going.code, RefusalCode::Unavailable);
+    assert!(going.retryable);
+    house.node_replies(node, removal.id, Ok(NodeReplyBody::Done));
+    let again = house.ask(two, RequestBody::DestroyVolume(volume));
+    assert_eq!(volume_order(&again, node).1, VolumeOrder::Destroy(volume));
+}
+
+#[test]
 fn a_revoked_accounts_volumes_stay_and_are_its_again() {
     let (mut house, [node, _]) = House::open();
     let (alice, _) = house.client(ALICE, SessionAsk::New, attachment(1));
