@@ -4,7 +4,7 @@
 //! nothing and prints the same list.
 
 use std::{
-    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    io::{self, BufRead, IsTerminal as _, Write},
     process::ExitCode,
 };
 
@@ -49,30 +49,38 @@ impl Consent {
         // The question is asked on one, the answer is read from the other.
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
             return Err(Usage::new(
-                "this destroys data, and nobody can be asked: standard input and error are not a terminal",
+                "this destroys data, and nobody can be asked: there is no terminal",
                 "--dry-run prints what would be destroyed; --yes destroys it",
             )
             .into());
         }
-        let text = output::harmless(&format!("this destroys:\n{}\n", gone.join("\n")));
-        let mut stderr = io::stderr();
-        let asked = write!(stderr, "{text}Go on? [y/N] ").and_then(|()| stderr.flush());
-        asked.map_err(Failure::Terminal)?;
-        let mut answer = String::new();
-        let read = io::stdin().lock().read_line(&mut answer);
-        read.map_err(Failure::Terminal)?;
-        if is_yes(&answer) {
-            return Ok(true);
-        }
-        if !answer.ends_with('\n') {
-            // Ctrl-D: the cursor still stands behind the question.
-            output::note("");
-        }
-        Err(Failure::Declined)
+        ask(gone, &mut io::stdin().lock(), &mut io::stderr())?;
+        Ok(true)
     }
 }
 
-pub(super) fn is_yes(answer: &str) -> bool {
+/// Says what will be gone, and waits for an answer; anything but a yes is a no.
+pub(super) fn ask(
+    gone: &[String],
+    from: &mut impl BufRead,
+    to: &mut impl Write,
+) -> Result<(), Failure> {
+    let text = output::harmless(&format!("this destroys:\n{}\n", gone.join("\n")));
+    let asked = write!(to, "{text}Go on? [y/N] ").and_then(|()| to.flush());
+    asked.map_err(Failure::Terminal)?;
+    let mut answer = String::new();
+    from.read_line(&mut answer).map_err(Failure::Terminal)?;
+    if is_yes(&answer) {
+        return Ok(());
+    }
+    if !answer.ends_with('\n') {
+        // Ctrl-D: the cursor still stands behind the question.
+        let _ = writeln!(to);
+    }
+    Err(Failure::Declined)
+}
+
+fn is_yes(answer: &str) -> bool {
     matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 

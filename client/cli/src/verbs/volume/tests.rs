@@ -4,7 +4,7 @@ use clap::Parser as _;
 use teu::{SnapshotInfo, VolumeInfo};
 
 use super::{
-    destroy::{loss, split},
+    destroy::{ask, loss, split},
     *,
 };
 use crate::args::{Cli, Verb};
@@ -109,17 +109,22 @@ fn later_snapshots_are_those_after_the_wanted_one() {
 }
 
 #[test]
-fn only_a_yes_is_a_yes() {
-    assert!(
-        ["y\n", "Y\n", "yes\n", " Yes "]
-            .into_iter()
-            .all(destroy::is_yes)
-    );
-    assert!(
-        !["", "\n", "n\n", "yep\n", "yy"]
-            .into_iter()
-            .any(destroy::is_yes)
-    );
+fn only_a_yes_is_a_yes_and_a_name_cannot_hide_the_question() {
+    let gone = ["  volume `a\x1b[2J`".to_owned()];
+    let question = "this destroys:\n  volume `a\u{fffd}[2J`\nGo on? [y/N] ";
+    let said = |answer: &str| {
+        let mut told = Vec::new();
+        let outcome = ask(&gone, &mut answer.as_bytes(), &mut told);
+        (outcome.is_ok(), String::from_utf8(told).unwrap())
+    };
+    for yes in ["y\n", "Y\n", "yes\n", " Yes \n"] {
+        assert_eq!(said(yes), (true, question.to_owned()), "{yes:?}");
+    }
+    for no in ["\n", "n\n", "yep\n", "yy\n"] {
+        assert_eq!(said(no), (false, question.to_owned()), "{no:?}");
+    }
+    // The end of the input: what follows begins on a line of its own.
+    assert_eq!(said(""), (false, format!("{question}\n")));
 }
 
 #[test]
