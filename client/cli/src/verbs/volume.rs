@@ -12,8 +12,8 @@ use std::{process::ExitCode, time::Duration};
 use clap::{Args, Subcommand};
 use parse::{Quota, span};
 use teu::{
-    Location, RefusalCode, SnapshotInfo, SnapshotSchedule, Tag, Volume, VolumeBuilder, VolumeInfo,
-    VolumeState, VolumeUsage,
+    Location, NodeId, RefusalCode, SnapshotInfo, SnapshotSchedule, Tag, Volume, VolumeBuilder,
+    VolumeInfo, VolumeSpec, VolumeState, VolumeUsage,
 };
 
 use super::run::{bytes, find_node};
@@ -112,6 +112,19 @@ pub(crate) struct SpecArgs {
     label: Vec<String>,
 }
 
+impl SpecArgs {
+    fn schedule(&self) -> Option<SnapshotSchedule> {
+        schedule(self.snapshot_every, self.keep)
+    }
+}
+
+fn schedule(every: Option<Duration>, keep: Option<u32>) -> Option<SnapshotSchedule> {
+    every.map(|every| SnapshotSchedule {
+        every_s: every.as_secs(),
+        keep: keep.unwrap_or(USUAL_KEEP),
+    })
+}
+
 /// Arguments of `teu volume create`.
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
@@ -185,15 +198,9 @@ async fn act(location: &Location, verb: VolumeVerb) -> Result<ExitCode, Failure>
             }
         }
         VolumeVerb::Schedule(args) => {
-            let schedule =
-                args.snapshot_every
-                    .filter(|_| !args.off)
-                    .map(|every| SnapshotSchedule {
-                        every_s: every.as_secs(),
-                        keep: args.keep.unwrap_or(USUAL_KEEP),
-                    });
+            let every = args.snapshot_every.filter(|_| !args.off);
             let volume = served(location, &args.volume).await?;
-            volume.set_schedule(schedule).await?;
+            volume.set_schedule(schedule(every, args.keep)).await?;
             output::line(&args.volume)?;
         }
         VolumeVerb::Export(args) => return transfer::export(location, args).await,
@@ -209,10 +216,37 @@ async fn create(location: &Location, args: CreateArgs) -> Result<(), Failure> {
         _ => named(location.create_volume(), args.name)?,
     };
     let mut builder = described(builder, &args.spec);
-    if let Some(node) = &args.node {
-        builder = builder.node(find_node(location, node)?);
+    let node = match &args.node {
+        Some(node) => Some(find_node(location, node)?),
+        None => None,
+    };
+    if let Some(node) = node {
+        builder = builder.node(node);
     }
-    tell(&builder.await?)
+    let volume = builder.await?;
+    tell(&volume)?;
+    if args.ensure && differs(&volume.info(), &args.spec, node) {
+        output::note("it was there already, with other settings, and is left as it is");
+    }
+    Ok(())
+}
+
+/// Whether a volume is not what was asked for.
+fn differs(info: &VolumeInfo, asked: &SpecArgs, node: Option<NodeId>) -> bool {
+    let VolumeSpec {
+        quota_bytes,
+        schedule,
+        labels,
+        ..
+    } = &info.spec;
+    let label = |label: &String| {
+        let (key, value) = label_of(label);
+        labels.get(key).is_some_and(|own| own == value)
+    };
+    node.is_some_and(|node| info.node != node)
+        || asked.quota.is_some() && asked.quota != *quota_bytes
+        || asked.schedule().is_some() && asked.schedule() != *schedule
+        || !asked.label.iter().all(label)
 }
 
 fn named(builder: VolumeBuilder, name: Option<String>) -> Result<VolumeBuilder, Failure> {
@@ -226,14 +260,18 @@ fn described(mut builder: VolumeBuilder, spec: &SpecArgs) -> VolumeBuilder {
     if let Some(bytes) = spec.quota {
         builder = builder.quota(bytes);
     }
-    if let Some(every) = spec.snapshot_every {
-        builder = builder.schedule(every, spec.keep.unwrap_or(USUAL_KEEP));
+    if let Some(schedule) = spec.schedule() {
+        builder = builder.schedule(Duration::from_secs(schedule.every_s), schedule.keep);
     }
     for label in &spec.label {
-        let (key, value) = label.split_once('=').unwrap_or((label, ""));
+        let (key, value) = label_of(label);
         builder = builder.label(key, value);
     }
     builder
+}
+
+fn label_of(text: &str) -> (&str, &str) {
+    text.split_once('=').unwrap_or((text, ""))
 }
 
 /// A new volume's name, or its id if it has none: what the next command needs.

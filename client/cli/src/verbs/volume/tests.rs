@@ -82,6 +82,30 @@ fn a_size_is_a_quota() {
 }
 
 #[test]
+fn a_volume_that_was_there_may_differ_from_what_was_asked() {
+    let mut info = volume("db");
+    info.spec.quota_bytes = Some(1 << 30);
+    info.spec.labels = [("app".to_owned(), "shop".to_owned())].into();
+    let differs = |line: &str| {
+        let Ok(VolumeVerb::Create(args)) = parsed(line) else {
+            panic!("create is expected");
+        };
+        differs(&info, &args.spec, None)
+    };
+    assert!(!differs("create db --ensure"));
+    assert!(!differs("create db --ensure --quota 1g -l app=shop"));
+    for other in ["--quota 2g", "--snapshot-every 1h", "-l app=x", "-l other"] {
+        assert!(differs(&format!("create db --ensure {other}")), "{other}");
+    }
+    let elsewhere = teu::NodeId::from_bytes([2; 16]);
+    let Ok(VolumeVerb::Create(args)) = parsed("create db --ensure") else {
+        panic!("create is expected");
+    };
+    assert!(super::differs(&info, &args.spec, Some(elsewhere)));
+    assert!(!super::differs(&info, &args.spec, Some(info.node)));
+}
+
+#[test]
 fn a_missing_volume_can_be_made_or_was_called_otherwise() {
     let volumes = [volume("database")];
     assert_eq!(
