@@ -52,7 +52,8 @@ pub trait Pool: Send + Sync + fmt::Debug {
     /// what should be mounted. Called at start and every few seconds.
     fn maintain(&self) -> Result<(), PoolError>;
 
-    /// Finishes or undoes what a killed agent left half done. Called at start, before all else.
+    /// Finishes or undoes what a killed agent left half done, and removes what was destroyed or replaced.
+    /// Called at start, before all else.
     fn recover(&self) -> Result<(), PoolError>;
 
     /// All volumes with their records. One whose record cannot be read has `None`.
@@ -65,6 +66,7 @@ pub trait Pool: Send + Sync + fmt::Debug {
     fn set_record(&self, id: VolumeId, record: &[u8]) -> Result<(), PoolError>;
 
     /// Destroys a volume and its snapshots. `Ok` if there is none. Clones of its snapshots stay whole.
+    /// Its room may come back only when the caller, at a quiet time, calls [`Pool::recover`].
     fn destroy(&self, id: VolumeId) -> Result<(), PoolError>;
 
     /// Where the volume's tree is on the host now, mounted. Changes by [`Pool::roll_back`] if

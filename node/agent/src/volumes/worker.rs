@@ -16,6 +16,7 @@ mod journal;
 mod look;
 mod owed;
 mod perform;
+mod recovery;
 mod refuse;
 mod roll_back;
 
@@ -58,6 +59,7 @@ use crate::{
 };
 use journal::Journal;
 use owed::Owed;
+use recovery::Recovery;
 
 /// The pool is maintained, and its room measured, this often.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(2);
@@ -158,6 +160,7 @@ impl WorkerHandle {
                 journal,
                 recovery: Recovery::First,
                 owed: Owed::default(),
+                worked: Instant::now(),
                 looked: Instant::now(),
                 told: None,
             };
@@ -279,19 +282,11 @@ struct Worker {
     journal: Journal,
     recovery: Recovery,
     owed: Owed,
+    /// When the last job was done.
+    worked: Instant,
     looked: Instant,
     /// The last list that was told.
     told: Option<Option<Vec<ListedVolume>>>,
-}
-
-/// Whether [`Pool::recover`] has to be called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Recovery {
-    NotDue,
-    /// There is an old tree to be removed.
-    Later,
-    /// Something half done may lie about: before anything else.
-    First,
 }
 
 impl Worker {
@@ -343,7 +338,8 @@ impl Worker {
             let message = format!("the node has no pool of volumes: {why}");
             return Err(Refusal::new(RefusalCode::Faulted, message));
         };
-        if self.recovery == Recovery::First {
+        let room = self.view.borrow().space;
+        if self.recovery.comes_first(room) {
             self.recover(pool.as_ref())
                 .map_err(|error| refuse_pool(&error))?;
         }
@@ -368,6 +364,7 @@ impl Worker {
         ));
         let done = Input::VolumeDone { ticket, result };
         let _ = self.events.blocking_send(Event::Core(done));
+        self.worked = Instant::now();
         if look {
             self.look();
         }
@@ -408,7 +405,8 @@ impl Worker {
             return;
         }
         self.settle();
-        if self.recovery != Recovery::NotDue
+        let room = self.view.borrow().space;
+        if self.recovery.is_due(Instant::now(), self.worked, room)
             && let Err(error) = self.recover(pool.as_ref())
         {
             return self.ails(Some(chain(&error)));

@@ -201,6 +201,7 @@ fn subvolumes_that_somebody_made_in_a_volume_do_not_keep_it() {
     fs::remove_dir(tree.join("a")).unwrap();
     nest(&tree, &trap);
     pool.destroy(id(1)).unwrap();
+    pool.recover().unwrap();
     assert_eq!((lab.subvolumes(), lab.entries("gone").len()), (1, 0));
     assert_eq!(version(&pool, 2), "other\n");
 }

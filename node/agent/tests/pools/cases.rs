@@ -108,6 +108,8 @@ fn lives(lab: &Lab) {
     assert_eq!(pool.volumes().unwrap().len(), 2);
     pool.destroy(id(2)).unwrap();
     pool.destroy(id(2)).unwrap();
+    assert_eq!(pool.volumes().unwrap().len(), 1);
+    pool.recover().unwrap();
     assert_eq!(lab.everything(), empty, "nothing of it is left");
     let space = pool.space().unwrap();
     assert!(

@@ -245,7 +245,6 @@ impl Pool for BtrfsPool {
         if self.accounting("inconsistent").as_deref() == Some("1") {
             self.subvolumes.rescan(&self.layout.0);
         }
-        self.sweep(|path| !layout::is_old_tree(path));
         Ok(())
     }
 
@@ -308,12 +307,7 @@ impl Pool for BtrfsPool {
         let gone = self.layout.gone(id, number);
         fs::rename(&dir, &gone).map_err(failed_io("take the volume away".to_owned()))?;
         fail::fail_point!("volume-btrfs-destroy-gone");
-        self.sync()?;
-        // It is gone for everybody. What still holds it (a send) does not change that; `maintain` goes on.
-        if let Err(error) = self.subvolumes.remove(&gone) {
-            tracing::info!(%error, volume = %id.short(), "what is left of a destroyed volume goes later");
-        }
-        fail::fail_point!("volume-btrfs-destroy-removed");
+        // It is gone for everybody; recovery removes it, which takes as long as it is large.
         self.sync()
     }
 

@@ -12,7 +12,7 @@ pub const FAILPOINTS: &[&str] = &[
     "volume-btrfs-create-tree",
     "volume-btrfs-destroy-begin",
     "volume-btrfs-destroy-gone",
-    "volume-btrfs-destroy-removed",
+    "volume-btrfs-swept",
     "volume-btrfs-destroy-snapshot-begin",
     "volume-btrfs-destroy-snapshot-deleted",
     "volume-btrfs-grow-device",

@@ -3,7 +3,7 @@
 //! Owner: the worker. Invariants: an answer is returned after what it says is durable; an order that
 //! comes again after an agent was killed, between any two lines here, ends as if it came once.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{fs, os::unix::fs::MetadataExt, time::Instant};
 
 use teu_node_core::volume::{VolumeDone, VolumeWork, Work};
 use teu_protocol::{
@@ -68,6 +68,7 @@ impl Worker {
             }
             VolumeOrder::Destroy(id) => {
                 pool.destroy(*id).map_err(refuse)?;
+                self.recovery.once_quiet(Instant::now());
                 fail::fail_point!("volume-destroy-answer");
                 Ok(VolumeDone::done())
             }

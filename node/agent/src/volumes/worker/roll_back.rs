@@ -4,7 +4,7 @@
 //! in any case; one that cannot be given the new tree now is given it later (`owed`), and the answer says
 //! so. Next: `volumes::mounts` for how they are stopped and what they see.
 
-use std::{fs::File, io, os::unix::fs::MetadataExt, path::Path};
+use std::{fs::File, io, os::unix::fs::MetadataExt, path::Path, time::Instant};
 
 use teu_node_core::volume::VolumeDone;
 use teu_protocol::{
@@ -65,7 +65,7 @@ impl Worker {
         };
         self.keep(request)?;
         if pool.rollback_replaces_tree() {
-            self.recovery = self.recovery.max(Recovery::Later);
+            self.recovery.once_quiet(Instant::now());
         }
         if left.is_empty() {
             fail::fail_point!("volume-rollback-answer");

@@ -27,8 +27,6 @@ pub(super) const NEXT: &str = "next";
 pub(super) const RECORD: &str = "record";
 pub(super) const ROLLING: &str = "rolling";
 pub(super) const SNAPSHOTS: &str = "snapshots";
-/// Marks an old tree in `gone`, which stays until recovery.
-const OLD_TREE: &str = "tree-";
 
 /// A pool's directory.
 #[derive(Debug, Clone)]
@@ -75,21 +73,11 @@ impl Layout {
         self.snapshots(id).join(name.as_str())
     }
 
-    /// A place in `gone` for a whole volume. `number` makes it the only one of its name.
+    /// A place in `gone` for a whole volume, or for a tree that a roll-back has replaced. `number`, its
+    /// tree's, makes it the only one of its name.
     pub(super) fn gone(&self, id: VolumeId, number: u64) -> PathBuf {
         self.gone_dir().join(format!("{id}.{number}"))
     }
-
-    /// A place in `gone` for a tree that a roll-back has replaced.
-    pub(super) fn gone_tree(&self, id: VolumeId, number: u64) -> PathBuf {
-        self.gone_dir().join(format!("{OLD_TREE}{id}.{number}"))
-    }
-}
-
-/// Whether it is an old tree in `gone`.
-pub(super) fn is_old_tree(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().starts_with(OLD_TREE)
 }
 
 /// Makes a directory for root alone. `Ok` if there is one.

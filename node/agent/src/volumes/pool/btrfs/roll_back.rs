@@ -3,7 +3,7 @@
 //! Owner: the btrfs pool. Invariants: the tree's path always shows the old tree or the new one, whole;
 //! while `rolling` names a snapshot, the roll-back happens, if need be by recovery: so it is not left there
 //! by one that failed before the trees were exchanged. `BtrfsPool::rolling` is held all the time.
-//! The old tree stays in `gone` until recovery, because containers still show it.
+//! The old tree stays in `gone` until recovery, because containers still show it and removing it takes long.
 
 use std::fs;
 
@@ -57,7 +57,7 @@ impl BtrfsPool {
         if old.read_only {
             self.subvolumes.unlock(&next)?;
         }
-        let gone = fs::rename(&next, self.layout.gone_tree(id, old.id));
+        let gone = fs::rename(&next, self.layout.gone(id, old.id));
         gone.map_err(failed_io("take the old tree away".to_owned()))?;
         fail::fail_point!("volume-btrfs-rollback-gone");
         for (later, subvolume) in self.snapshot_list(id)? {
