@@ -318,13 +318,10 @@ impl Core {
             return Ok(Answer::done());
         }
         let volume = self.owned_volume(caller, id)?;
-        let (node, missing) = (volume.kept.node, volume.state == VolumeState::Missing);
+        let node = volume.kept.node;
         self.unused(volume)?;
         self.up(&node)?;
-        if missing {
-            self.volume_gone(id);
-            return Ok(Answer::done());
-        }
+        // One that is missing as well: its node forgets that it had it.
         self.mark_destroying(id, true);
         self.forward_volume(caller, node, VolumeOrder::Destroy(*id), VolumeAsk::Destroy)
     }

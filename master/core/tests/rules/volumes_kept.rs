@@ -208,8 +208,11 @@ fn what_was_removed_by_hand_is_missing_told_by_the_doctor_and_forgotten_by_destr
     let finding = said.findings.iter().find(|f| f.subject == "volume data");
     assert!(finding.unwrap().message.contains("removed it by hand"));
     let effects = house.ask(client, RequestBody::DestroyVolume(record.id));
+    let asked = order(&effects, node);
+    let destroy = VolumeOrder::Destroy(record.id);
+    assert_eq!(asked.body, NodeRequestBody::Volume(Box::new(destroy)));
+    let effects = house.node_replies(node, asked.id, Ok(NodeReplyBody::Done));
     assert_eq!(reply(&effects, client).result, Ok(ReplyBody::Done));
-    assert_eq!(orders(&effects, node), []);
     assert_eq!(persisted(&effects), [StoreOp::RemoveVolume(record.id)]);
     assert_eq!(events(&effects, client), [EventBody::VolumeGone(record.id)]);
 }
