@@ -1,11 +1,16 @@
 //! What goes wrong under a pool: a clear word in `doctor` and `volume ls`, no panic, other volumes and
 //! containers unharmed.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use teu_integration::{
     pool::ZfsFuse,
-    world::{World, eventually},
+    world::{PATIENCE, World, eventually, patience},
 };
 
 use super::{
@@ -44,26 +49,32 @@ fn doctor(world: &World) -> String {
 
 /// Waits until `doctor` says all of this in one line.
 fn doctor_says(world: &World, words: &[&str]) {
-    let mut last = String::new();
-    let mut looks = 0;
-    eventually(&format!("doctor says {words:?}"), || {
-        last = doctor(world);
-        looks += 1;
-        if looks % 100 == 0 {
-            eprintln!("doctor says: {last}");
+    let deadline = Instant::now() + patience(PATIENCE);
+    loop {
+        let said = doctor(world);
+        let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+        if said.lines().any(has_all) {
+            return;
         }
-        last.lines()
-            .any(|line| words.iter().all(|word| line.contains(word)))
-    });
+        assert!(Instant::now() < deadline, "no line with {words:?}:\n{said}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
 }
 
 /// Waits until `volume ls` shows the state.
 fn is_listed(world: &World, name: &str, state: &str) {
-    eventually(&format!("{name} is {state}"), || {
+    let deadline = Instant::now() + patience(PATIENCE);
+    loop {
         let rows = world.ok(["volume", "ls"]);
-        rows.lines()
-            .any(|row| row.starts_with(&format!("{name} ")) && row.contains(&format!(" {state} ")))
-    });
+        let is_it = |row: &str| {
+            row.starts_with(&format!("{name} ")) && row.contains(&format!(" {state} "))
+        };
+        if rows.lines().any(is_it) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{name} is not {state}:\n{rows}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
 }
 
 /// The command is refused in these words; nobody panics.
@@ -136,9 +147,7 @@ fn full() {
     assert_eq!(in_volume(&world, "modest", "cat /v/file"), "kept");
     // Whoever has used it up can make room again, and then all is well.
     world.ok(["volume", "rm", "--yes", "greedy"]);
-    eventually("there is room again", || {
-        doctor(&world).contains("all is well")
-    });
+    doctor_says(&world, &["all is well"]);
     in_volume(
         &world,
         "modest",
@@ -222,7 +231,7 @@ fn tree_gone() {
         );
         world.ok(["volume", "rm", "--yes", name]);
     }
-    eventually("all is well", || doctor(&world).contains("all is well"));
+    doctor_says(&world, &["all is well"]);
     no_panics(&world, agent);
 }
 
@@ -239,15 +248,16 @@ fn exported() {
     let inspected = json(&world.ok(["volume", "inspect", "two"]));
     let id = inspected[0]["id"].as_str().expect("an id").to_owned();
     let dataset = format!("{}/teu/{id}", zfs.pool());
-    run(
-        "zfs",
-        &[
-            "destroy".as_ref(),
-            "-r".as_ref(),
-            "-f".as_ref(),
-            dataset.as_ref(),
-        ],
-    );
+    // Keepers that are being made may have it in their namespaces for a moment.
+    eventually("the dataset is destroyed", || {
+        let _ = Command::new("zfs")
+            .args(["unmount", "-f", &dataset])
+            .output();
+        let done = Command::new("zfs")
+            .args(["destroy", "-r", &dataset])
+            .output();
+        done.is_ok_and(|done| done.status.success())
+    });
     is_listed(&world, "two", "missing");
     doctor_says(&world, &["BAD", "volume two", "removed it by hand"]);
     is_listed(&world, "one", "ready");
@@ -275,7 +285,7 @@ fn exported() {
     );
     is_listed(&world, "one", "ready");
     assert_eq!(in_volume(&world, "one", "cat /v/file"), "here");
-    eventually("all is well", || doctor(&world).contains("all is well"));
+    doctor_says(&world, &["all is well"]);
     no_panics(&world, agent);
     drop(world);
     drop(zfs);
