@@ -236,6 +236,37 @@ fn every_refusal_code_is_documented_with_its_cure() {
     }
 }
 
+/// Names of failpoints in what follows each `mark` of these sources.
+fn failpoints(mark: &str, sources: impl Iterator<Item = PathBuf>) -> BTreeSet<String> {
+    let names = |file: PathBuf| {
+        let text = fs::read_to_string(file).expect("a source file");
+        let quoted = text.split(mark).skip(1);
+        let names = quoted.filter_map(|rest| rest.split('"').next().map(str::to_owned));
+        names.collect::<Vec<_>>()
+    };
+    let all = sources.flat_map(names);
+    all.filter(|name| name.starts_with("volume-")).collect()
+}
+
+#[test]
+fn every_failpoint_of_an_order_is_listed_and_explained() {
+    let volumes = root().join("node/agent/src/volumes");
+    let is_pools = |file: &PathBuf| file.starts_with(volumes.join("pool"));
+    let sources = files(".rs").into_iter();
+    let sources = sources.filter(|file| file.starts_with(&volumes) && !is_pools(file));
+    let there = failpoints("fail_point!(\"", sources);
+    let list = volumes.join("worker/failpoints.rs");
+    let listed = failpoints("    \"", std::iter::once(list));
+    assert_eq!(there, listed, "(left: in the agent's code, right: listed)");
+    let page = read("docs/explanation/durability.md");
+    for name in listed.iter().map(String::as_str).chain(teu_master::failpoints::ALL) {
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "docs/explanation/durability.md does not say what a kill at {name} comes to"
+        );
+    }
+}
+
 #[test]
 fn every_message_is_documented() {
     let page = read("docs/protocol.md");
