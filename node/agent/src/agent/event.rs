@@ -53,8 +53,8 @@ pub enum Event {
     },
     /// For the core as it is.
     Core(Input),
-    /// Somebody waits until all earlier events were taken, and what they gave rise to was said to the
-    /// master.
+    /// Somebody waits until all earlier events were taken, and what they gave rise to has left for the
+    /// master (or there is no link).
     Reached(oneshot::Sender<()>),
     /// A layer was extracted.
     LayerReady(Digest),

@@ -16,8 +16,10 @@ impl Agent {
             Event::Keeper { container, event } => self.keeper_told(container, &event),
             Event::Core(input) => self.core_told(input),
             Event::Reached(waiting) => {
-                // Nobody waits any more: then nobody has to know.
-                let _ = waiting.send(());
+                // No link: nothing is said, and nobody hears of a stream's end.
+                if let Some(outbox) = &self.outbox {
+                    let _ = outbox.then(waiting);
+                }
             }
             Event::Prepared { container, result } => {
                 let result = result.map(|sandbox| {
