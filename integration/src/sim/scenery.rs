@@ -69,5 +69,6 @@ pub(super) fn stored() -> Restored {
         images: ACCOUNTS.map(image).into(),
         possessions: ACCOUNTS.map(possession).into(),
         volumes: Vec::new(),
+        destroyed: Vec::new(),
     }
 }

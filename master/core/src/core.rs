@@ -56,6 +56,7 @@ impl Core {
             images,
             possessions,
             volumes,
+            destroyed,
         } = restored;
         Self {
             started: now,
@@ -68,7 +69,7 @@ impl Core {
             orders: Orders::default(),
             streams: Streams::default(),
             images: Images::restored(images, possessions),
-            volumes: Volumes::restored(volumes),
+            volumes: Volumes::restored(volumes, destroyed),
             uploads: BTreeMap::new(),
             doctors: Doctors::default(),
             offer_push: OfferPush::default(),

@@ -84,6 +84,18 @@ pub struct Volume {
     pub destroying: bool,
 }
 
+/// A volume that its owner has destroyed: remembered so that a request which is repeated is not answered
+/// with "there is none".
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destroyed {
+    /// Whose it was.
+    pub account: PublicKey,
+    /// Which.
+    pub volume: VolumeId,
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+}
+
 /// A change to the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreOp {
@@ -119,6 +131,10 @@ pub enum StoreOp {
     PutVolume(Volume),
     /// Removes.
     RemoveVolume(VolumeId),
+    /// Adds or replaces.
+    PutDestroyed(Destroyed),
+    /// Removes.
+    RemoveDestroyed(VolumeId),
 }
 
 /// All that the store holds, read when the master starts.
@@ -136,4 +152,6 @@ pub struct Restored {
     pub possessions: Vec<Possession>,
     /// Volumes.
     pub volumes: Vec<Volume>,
+    /// Volumes that were destroyed lately.
+    pub destroyed: Vec<Destroyed>,
 }

@@ -83,10 +83,17 @@ impl Volume {
 }
 
 impl Volumes {
-    pub(crate) fn restored(records: Vec<record::Volume>) -> Self {
+    pub(crate) fn restored(
+        records: Vec<record::Volume>,
+        mut destroyed: Vec<record::Destroyed>,
+    ) -> Self {
         let mut volumes = Self::default();
         for kept in records {
             volumes.insert(Volume::new(kept, None));
+        }
+        destroyed.sort_by_key(|one| one.at_ms);
+        for one in destroyed {
+            volumes.remember_destroyed(one.account, one.volume);
         }
         volumes
     }
@@ -188,12 +195,17 @@ impl Volumes {
         self.making.iter().filter(is_over).copied().collect()
     }
 
-    pub(crate) fn remember_destroyed(&mut self, account: PublicKey, id: VolumeId) {
+    /// Gives the one that is remembered no longer.
+    pub(crate) fn remember_destroyed(
+        &mut self,
+        account: PublicKey,
+        id: VolumeId,
+    ) -> Option<VolumeId> {
         let destroyed = self.destroyed.entry(account).or_default();
-        if destroyed.len() >= limits::DESTROYED_REMEMBERED {
-            destroyed.pop_front();
-        }
+        let is_full = destroyed.len() >= limits::DESTROYED_REMEMBERED;
+        let forgotten = is_full.then(|| destroyed.pop_front()).flatten();
         destroyed.push_back(id);
+        forgotten
     }
 
     pub(crate) fn was_destroyed(&self, account: &PublicKey, id: &VolumeId) -> bool {

@@ -347,8 +347,16 @@ impl Core {
             return;
         };
         let account = volume.account();
-        self.volumes.remember_destroyed(account, *id);
         self.persist(StoreOp::RemoveVolume(*id));
+        // Durable as well: a request that a restart left without an answer is repeated.
+        self.persist(StoreOp::PutDestroyed(record::Destroyed {
+            account,
+            volume: *id,
+            at_ms: self.now.unix_ms,
+        }));
+        if let Some(forgotten) = self.volumes.remember_destroyed(account, *id) {
+            self.persist(StoreOp::RemoveDestroyed(forgotten));
+        }
         self.notify_account(&account, &EventBody::VolumeGone(*id));
     }
 

@@ -84,6 +84,7 @@ pub(crate) fn stored() -> Restored {
         images: vec![image(ALICE), image(BOB)],
         possessions: vec![possession(ALICE), possession(BOB)],
         volumes: Vec::new(),
+        destroyed: Vec::new(),
     }
 }
 
@@ -349,20 +350,20 @@ impl House {
     }
 
     pub(crate) fn restart_with(&mut self, sessions: Vec<Session>, volumes: Vec<Volume>) {
+        self.restart_as(Restored {
+            sessions,
+            volumes,
+            ..stored()
+        });
+    }
+
+    pub(crate) fn restart_as(&mut self, restored: Restored) {
         let now = Now {
             monotonic_ms: 0,
             unix_ms: self.now.unix_ms + 1,
         };
         self.now = now;
-        self.core = Core::new(
-            Config::default(),
-            Restored {
-                sessions,
-                volumes,
-                ..stored()
-            },
-            now,
-        );
+        self.core = Core::new(Config::default(), restored, now);
     }
 }
 

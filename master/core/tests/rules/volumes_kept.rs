@@ -294,6 +294,35 @@ fn the_mark_of_a_destruction_is_durable_first_and_is_followed_after_restarts() {
 }
 
 #[test]
+fn a_destruction_repeated_over_a_restart_is_done_and_not_unknown() {
+    let (mut house, [node, _]) = House::open();
+    let (client, ready) = house.client(ALICE, named("default"), attachment(1));
+    let record = created(&mut house, client, node, create(tagged("data"))).1;
+    let destroy = || RequestBody::DestroyVolume(record.id);
+    let (id, _) = volume_order(&house.ask_as(client, ID, destroy()), node);
+    let effects = house.node_replies(node, id, Ok(NodeReplyBody::Done));
+    let destroyed = effects.iter().filter_map(|effect| match effect {
+        teu_master_core::Effect::Persist(StoreOp::PutDestroyed(one)) => Some(one.clone()),
+        _ => None,
+    });
+    // All of that was written down, and the master died before it answered.
+    house.restart_as(teu_master_core::record::Restored {
+        destroyed: destroyed.collect(),
+        sessions: vec![record_session(&ready)],
+        ..stored()
+    });
+    house.node_that_reports(0, reports(Vec::new()));
+    house.node_that_reports(1, reports(Vec::new()));
+    let role = teu_protocol::message::Role::Client;
+    let (client, _) = house.connect(ALICE, role, resume(&ready), attachment(1));
+    let again = house.ask_as(client, ID, destroy());
+    assert_eq!(reply(&again, client).result, Ok(ReplyBody::Done));
+    let (stranger, _) = house.client(BOB, SessionAsk::New, attachment(2));
+    let refused = refusal(&house.ask(stranger, destroy()), stranger);
+    assert_eq!(refused.code, RefusalCode::NotFound);
+}
+
+#[test]
 fn a_destruction_that_the_node_refuses_is_taken_back() {
     let (mut house, [node, _]) = House::open();
     let (client, _) = house.client(ALICE, SessionAsk::New, attachment(1));

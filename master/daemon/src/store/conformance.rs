@@ -3,7 +3,7 @@
 use std::{io::Write as _, path::Path};
 
 use teu_master_core::record::{
-    Account, Image, Node, Possession, Restored, Session, StoreOp, Volume,
+    Account, Destroyed, Image, Node, Possession, Restored, Session, StoreOp, Volume,
 };
 use teu_protocol::{
     ids::{Digest, NodeId, PublicKey, SessionId, VolumeId},
@@ -46,6 +46,14 @@ fn image(byte: u8) -> Image {
         names: ["nginx:latest".to_owned()].into(),
         platform: "linux/amd64".into(),
         added_ms: 7,
+    }
+}
+
+fn destroyed(byte: u8) -> Destroyed {
+    Destroyed {
+        account: key(byte),
+        volume: VolumeId::from_bytes([byte; 16]),
+        at_ms: 9,
     }
 }
 
@@ -93,6 +101,7 @@ fn one_of_each() -> Vec<StoreOp> {
         StoreOp::PutImage(image(1)),
         StoreOp::PutPossession(possession),
         StoreOp::PutVolume(volume(4, false)),
+        StoreOp::PutDestroyed(destroyed(6)),
     ]
 }
 
@@ -105,6 +114,7 @@ fn conforms(store: &dyn Store) {
     assert_eq!(all.images, [image(1)]);
     assert_eq!(all.possessions.len(), 1);
     assert_eq!(all.volumes, [volume(4, false)]);
+    assert_eq!(all.destroyed, [destroyed(6)]);
 
     store
         .commit(&[StoreOp::PutVolume(volume(4, true))])
@@ -150,6 +160,7 @@ fn conforms(store: &dyn Store) {
         .commit(&[
             StoreOp::RemoveAccount(key(1)),
             StoreOp::RemoveVolume(volume(4, false).record.id),
+            StoreOp::RemoveDestroyed(destroyed(6).volume),
             StoreOp::RemoveSession(session(2).id),
             StoreOp::RemoveSession(session(3).id),
             StoreOp::RemoveImage {
@@ -169,7 +180,7 @@ fn conforms(store: &dyn Store) {
         "nodes are never removed"
     );
     assert!(left.sessions.is_empty() && left.images.is_empty() && left.possessions.is_empty());
-    assert!(left.volumes.is_empty());
+    assert!(left.volumes.is_empty() && left.destroyed.is_empty());
     store.commit(&[StoreOp::RemoveAccount(key(1))]).unwrap();
 }
 

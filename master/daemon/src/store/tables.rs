@@ -9,7 +9,15 @@ use teu_master_core::record::{Restored, StoreOp};
 use super::StoreError;
 
 /// The tables.
-pub(super) const TABLES: [&str; 6] = [ACCOUNTS, NODES, SESSIONS, IMAGES, POSSESSIONS, VOLUMES];
+pub(super) const TABLES: [&str; 7] = [
+    ACCOUNTS,
+    NODES,
+    SESSIONS,
+    IMAGES,
+    POSSESSIONS,
+    VOLUMES,
+    DESTROYED,
+];
 
 const ACCOUNTS: &str = "accounts";
 const NODES: &str = "nodes";
@@ -17,6 +25,7 @@ const SESSIONS: &str = "sessions";
 const IMAGES: &str = "images";
 const POSSESSIONS: &str = "possessions";
 const VOLUMES: &str = "volumes";
+const DESTROYED: &str = "destroyed";
 
 /// An operation on a table of bytes.
 #[derive(Debug)]
@@ -69,6 +78,12 @@ pub(super) fn change(operation: &StoreOp) -> Result<Change, StoreError> {
             Some(pack(VOLUMES, record)?),
         ),
         StoreOp::RemoveVolume(id) => (VOLUMES, id.as_bytes().to_vec(), None),
+        StoreOp::PutDestroyed(record) => (
+            DESTROYED,
+            record.volume.as_bytes().to_vec(),
+            Some(pack(DESTROYED, record)?),
+        ),
+        StoreOp::RemoveDestroyed(id) => (DESTROYED, id.as_bytes().to_vec(), None),
     };
     Ok(Change { table, key, value })
 }
@@ -85,6 +100,7 @@ pub(super) fn restore(
         SESSIONS => restored.sessions.push(unpack(table, value)?),
         IMAGES => restored.images.push(unpack(table, value)?),
         VOLUMES => restored.volumes.push(unpack(table, value)?),
+        DESTROYED => restored.destroyed.push(unpack(table, value)?),
         _ => restored.possessions.push(unpack(table, value)?),
     }
     Ok(())
