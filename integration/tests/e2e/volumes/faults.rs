@@ -66,9 +66,8 @@ fn is_listed(world: &World, name: &str, state: &str) {
     let deadline = Instant::now() + patience(PATIENCE);
     loop {
         let rows = world.ok(["volume", "ls"]);
-        let is_it = |row: &str| {
-            row.starts_with(&format!("{name} ")) && row.contains(&format!(" {state} "))
-        };
+        let is_it =
+            |row: &str| row.starts_with(&format!("{name} ")) && row.contains(&format!(" {state} "));
         if rows.lines().any(is_it) {
             return;
         }

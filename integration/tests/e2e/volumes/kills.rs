@@ -145,6 +145,7 @@ fn play(daemon: &'static str, cases: &[Case]) {
         }
         stage.watcher.close().await;
     });
+    picture::nothing_gone(&world);
 }
 
 /// A location with one volume in a running container, and others as the cases need them.
@@ -452,6 +453,7 @@ fn between() {
         }
         stage.watcher.close().await;
     });
+    picture::nothing_gone(&world);
 }
 
 impl Stage<'_> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use teu::{Location, VolumeInfo, VolumeState};
-use teu_integration::world::{World, loop_devices};
+use teu_integration::world::{World, eventually, loop_devices};
 use teu_master::Store as _;
 
 /// A volume, as its owner sees it.
@@ -50,6 +50,15 @@ pub(super) fn on_disk(world: &World) -> String {
         format!("{name} {:?} {mark:?}\n", entries(&dir.join("snapshots")))
     };
     entries(&volumes).into_iter().map(of).collect()
+}
+
+/// Waits until what was destroyed is removed: nobody may ask for anything meanwhile.
+pub(super) fn nothing_gone(world: &World) {
+    eventually("what was destroyed is removed", || {
+        let left = subvolumes_of(world).unwrap_or_default();
+        let is_gone = |path: &String| path.starts_with("gone/");
+        entries(&pool(world).join("gone")).is_empty() && !left.iter().any(is_gone)
+    });
 }
 
 /// What there is. An error: something is half done, left over, or told otherwise elsewhere.
@@ -105,8 +114,10 @@ async fn look_at(world: &World, watcher: &Location, fresh: &Location) -> Result<
         &entries(&pool(world).join("making")),
         &set([]),
     )?;
-    same("going", &entries(&pool(world).join("gone")), &set([]))?;
-    same("subvolumes", &subvolumes_of(world)?, &subvolumes)?;
+    // What is gone for everybody is removed when nobody waits for the pool: see `nothing_gone`.
+    let mut there = subvolumes_of(world)?;
+    there.retain(|path| !path.starts_with("gone/"));
+    same("subvolumes", &there, &subvolumes)?;
     same("in the store", &stored(world)?, &ids)?;
     nothing_else(world)?;
     Ok(picture)
