@@ -31,6 +31,12 @@ pub(crate) enum DevError {
     #[error("this location is running already (process {0})")]
     #[diagnostic(help("`teu dev --stop` stops it"))]
     Running(u32),
+    #[error("something listens at {0} already")]
+    #[diagnostic(help(
+        "if it is another location, stop that one (`teu dev --stop`, with its --data); else give this \
+         one another --port"
+    ))]
+    PortTaken(String),
     #[error("the location was not ready after {seconds} s; the end of its log:\n{log}")]
     #[diagnostic(help("the whole log is {path}"))]
     NotReady {
@@ -38,6 +44,9 @@ pub(crate) enum DevError {
         log: String,
         path: String,
     },
+    #[error("the location ended at once; the end of its log:\n{log}")]
+    #[diagnostic(help("the whole log is {path}"))]
+    Ended { log: String, path: String },
     #[error("the supervisor (process {0}) did not end")]
     StillRunning(u32),
 }

@@ -67,10 +67,8 @@ pub(super) async fn settle(globals: &Globals, layout: &Layout) -> Result<String,
 /// Tells this user's commands where the location is and what its key is.
 fn pin(_globals: &Globals, layout: &Layout, key: &str) -> Result<(), Failure> {
     let mut config = Config::load(&layout.home)?;
-    let key = key.parse().map_err(|_| DevError::Failed {
-        program: "teu-master",
-        said: format!("it printed `{key}` instead of its key"),
-    })?;
+    let key = parsed(key)?;
+    has_port(&config, layout, key)?;
     let entry = LocationEntry {
         fqdn: layout.fqdn(),
         endpoint: layout.endpoint(),
@@ -80,6 +78,33 @@ fn pin(_globals: &Globals, layout: &Layout, key: &str) -> Result<(), Failure> {
     config.locations.insert(layout.name.clone(), entry);
     config.default.get_or_insert_with(|| layout.name.clone());
     Ok(config.save()?)
+}
+
+fn parsed(key: &str) -> Result<teu::PublicKey, DevError> {
+    key.parse().map_err(|_| DevError::Failed {
+        program: "teu-master",
+        said: format!("it printed `{key}` instead of its key"),
+    })
+}
+
+/// Another location must not lose its place in the client's list to one that cannot start. (Ours may
+/// have outlived its supervisor.)
+fn has_port(config: &Config, layout: &Layout, key: teu::PublicKey) -> Result<(), DevError> {
+    let known = config.locations.get(&layout.name);
+    if known.is_some_and(|known| known.key == key) {
+        return Ok(());
+    }
+    port_is_free(&layout.endpoint())
+}
+
+fn port_is_free(endpoint: &str) -> Result<(), DevError> {
+    match std::net::TcpListener::bind(endpoint) {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(DevError::PortTaken(endpoint.to_owned()))
+        }
+        // Other troubles are the master's to tell.
+        _ => Ok(()),
+    }
 }
 
 fn host_name() -> String {
@@ -124,14 +149,20 @@ async fn is_ready(globals: &Globals, layout: &Layout, deadline: Instant) -> bool
 }
 
 fn not_ready(layout: &Layout) -> DevError {
+    let (log, path) = end_of_log(layout);
+    DevError::NotReady {
+        seconds: READY_WITHIN.as_secs(),
+        log,
+        path,
+    }
+}
+
+fn end_of_log(layout: &Layout) -> (String, String) {
     let path = layout.log_file();
     let log = fs::read_to_string(&path).unwrap_or_default();
     let tail: Vec<&str> = log.lines().rev().take(10).collect();
-    DevError::NotReady {
-        seconds: READY_WITHIN.as_secs(),
-        log: tail.into_iter().rev().collect::<Vec<_>>().join("\n"),
-        path: path.display().to_string(),
-    }
+    let log = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+    (log, path.display().to_string())
 }
 
 /// Starts the supervisor in the background, its output in the log file, and waits until ready.
@@ -140,6 +171,9 @@ pub(super) async fn detach(globals: &Globals, layout: &Layout) -> Result<(), Fai
         return Err(DevError::Running(pid).into());
     }
     fs::create_dir_all(&layout.data).map_err(file_error("make", &layout.data))?;
+    // Here as well as in the child: else whoever has the port would be taken for what was started.
+    let key = parsed(&layout.master_key().await?)?;
+    has_port(&Config::load(&layout.home)?, layout, key)?;
     let path = layout.log_file();
     let log = fs::OpenOptions::new()
         .create(true)
@@ -173,6 +207,27 @@ pub(super) async fn detach(globals: &Globals, layout: &Layout) -> Result<(), Fai
     })?;
     tokio::select! {
         outcome = wait_ready(globals, layout) => outcome,
-        _ = child.wait() => Err(not_ready(layout).into()),
+        _ = child.wait() => {
+            let (log, path) = end_of_log(layout);
+            Err(DevError::Ended { log, path }.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_somebody_has_is_not_free() {
+        let somebody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = somebody.local_addr().unwrap().to_string();
+        let taken = port_is_free(&endpoint).unwrap_err();
+        assert_eq!(
+            taken.to_string(),
+            format!("something listens at {endpoint} already")
+        );
+        drop(somebody);
+        assert!(port_is_free(&endpoint).is_ok());
     }
 }

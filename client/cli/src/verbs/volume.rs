@@ -74,7 +74,7 @@ pub(crate) enum VolumeVerb {
     #[command(after_help = "\
         Beyond it, programs that write get an error (EDQUOT, `Disk quota exceeded`). One \
         that is smaller than what there is already takes nothing away: files can be removed, \
-        but not written.")]
+        but not written (ZFS takes none that is smaller).")]
     Quota {
         /// Name or id of the volume
         volume: String,
