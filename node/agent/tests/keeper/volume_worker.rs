@@ -223,12 +223,20 @@ async fn a_roll_back_that_fails_behind_its_middle_is_finished_at_once() {
     let (lab, tree) = (Arc::clone(&stage.lab), stage.pool.tree(id(1)).unwrap());
     let number = teu_node::sys::btrfs::subvolume(&tree).unwrap().id;
     let _at = At::new("volume-btrfs-rollback-exchanged", "volumes", move || {
-        let place = format!("gone/tree-{}.{number}", id(1));
+        let place = format!("gone/{}.{number}", id(1));
         std::fs::write(lab.mount_dir.join(place), "").unwrap();
     });
     worker.perform(stage.roll_back(&boxed, true));
     done(&mut events).await.unwrap();
     comes_to_see_the_snapshot(&mut boxed).await;
+    // The snapshot's number came after the tree's; then the first attempt's; then this.
+    let tree = stage.pool.tree(id(1)).unwrap();
+    let now = teu_node::sys::btrfs::subvolume(&tree).unwrap().id;
+    assert_eq!(
+        now,
+        number + 3,
+        "the first attempt was in the way of nothing"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

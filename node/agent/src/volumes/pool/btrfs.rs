@@ -20,7 +20,10 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::fs::{StatVfsMountFlags, statfs, statvfs, syncfs};
@@ -52,6 +55,8 @@ pub struct BtrfsPool {
     /// Whoever exchanges a tree (a roll-back, an import's end, recovery) does it alone: recovery would
     /// take what another thread is in the middle of for what a killed agent left.
     rolling: Mutex<()>,
+    /// Something that is gone could not be removed yet.
+    unswept: AtomicBool,
     /// Two that mount or grow at the same time would do it twice.
     maintaining: Mutex<()>,
 }
@@ -244,6 +249,9 @@ impl Pool for BtrfsPool {
         self.ready()?;
         if self.accounting("inconsistent").as_deref() == Some("1") {
             self.subvolumes.rescan(&self.layout.0);
+        }
+        if self.unswept.load(Ordering::Relaxed) {
+            self.sweep();
         }
         Ok(())
     }

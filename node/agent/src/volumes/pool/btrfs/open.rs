@@ -6,7 +6,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, atomic::AtomicBool},
 };
 
 use super::{
@@ -70,6 +70,7 @@ impl BtrfsPool {
             file,
             making: Mutex::default(),
             rolling: Mutex::default(),
+            unswept: AtomicBool::default(),
             maintaining: Mutex::default(),
         }
     }

@@ -4,7 +4,7 @@
 //! being made now, and each volume is as before or after the change that was cut off. It may be
 //! called while streams are received: what they are at is left alone.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::atomic::Ordering};
 
 use teu_protocol::ids::{Tag, VolumeId};
 
@@ -49,14 +49,21 @@ impl BtrfsPool {
         self.subvolumes.remove(&dir.join(NEXT))
     }
 
-    /// Removes what is gone already, as far as nothing holds it.
-    fn sweep(&self) {
+    /// Removes what is gone already, as far as nothing holds it (a send) and there is room to write down
+    /// that it is gone. What is left is tried again by `maintain`.
+    pub(super) fn sweep(&self) {
         let gone = entries(&self.layout.gone_dir()).unwrap_or_default();
+        self.unswept.store(false, Ordering::Relaxed);
+        let any = !gone.is_empty();
         for path in gone {
             if let Err(error) = self.subvolumes.remove(&path) {
                 tracing::info!(%error, path = %path.display(), "not yet removed");
+                self.unswept.store(true, Ordering::Relaxed);
             }
             fail::fail_point!("volume-btrfs-swept");
+        }
+        if any {
+            self.subvolumes.reclaim(&self.layout.0);
         }
     }
 }

@@ -201,6 +201,12 @@ impl Subvolumes {
         Ok(())
     }
 
+    /// Has the room of deleted ones given back soon: the kernel's cleaner thread looks every half minute
+    /// only, unless it is woken, which syncfs(2) does not do (btrfs_ioctl_sync in fs/btrfs/ioctl.c does).
+    pub(super) fn reclaim(&self, pool: &Path) {
+        let _ = self.btrfs(&["filesystem".as_ref(), "sync".as_ref(), pool.as_ref()]);
+    }
+
     /// Counts again, in the background.
     pub(super) fn rescan(&self, pool: &Path) {
         let _ = self.btrfs(&["quota".as_ref(), "rescan".as_ref(), pool.as_ref()]);
