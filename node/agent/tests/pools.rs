@@ -55,7 +55,7 @@ fn trials_of(kind: Kind) -> Vec<Trial> {
         Kind::Dir => &[],
         Kind::Fuse | Kind::OpenZfs => broken::ZFS,
     };
-    let (mounted, suspended) = match kind {
+    let (own_alone, suspended) = match kind {
         Kind::OpenZfs => (broken::OPENZFS, suspended::ALL),
         _ => (&[][..], &[][..]),
     };
@@ -64,7 +64,7 @@ fn trials_of(kind: Kind) -> Vec<Trial> {
         streams::ALL,
         broken::ALL,
         own,
-        mounted,
+        own_alone,
         suspended,
         timings::ALL,
     ]
@@ -73,6 +73,7 @@ fn trials_of(kind: Kind) -> Vec<Trial> {
         .into_iter()
         .map(|(name, case)| {
             Trial::test(format!("{}::{name}", kind.name()), move || {
+                let _turn = lab::turn(kind);
                 case(&Lab::new(kind));
                 Ok(())
             })

@@ -296,15 +296,14 @@ fn mounted_elsewhere(lab: &Lab) {
 
 fn neighbours(lab: &Lab) {
     let mine = format!("{}/mine", lab.zpool());
-    run(
-        "zfs",
-        &[
-            "create",
-            "-o",
-            &format!("mountpoint={}", lab.path("mine")),
-            &mine,
-        ],
-    );
+    let mount = format!("mountpoint={}", lab.path("mine"));
+    // It is mounted, and zfs-fuse must not mount two things at once (see the pool's own commands).
+    let lock = ["--no-fork", "/var/lock/zfs/zfs_lock", "zfs"];
+    let (program, lock) = match lab.kind {
+        Kind::Fuse => ("flock", &lock[..]),
+        _ => ("zfs", &[][..]),
+    };
+    run(program, &[lock, &["create", "-o", &mount, &mine]].concat());
     fs::write(format!("{}/f", lab.path("mine")), "mine").unwrap();
     run("zfs", &["snapshot", &format!("{mine}@s")]);
     let pool = lab.open();

@@ -140,6 +140,7 @@ pub fn trials(kind: Kind) -> Vec<Trial> {
     let trial = |failpoint| {
         let name = format!("{}::killed_at::{failpoint}", kind.name());
         Trial::test(name, move || {
+            let _turn = lab::turn(kind);
             every_hit(kind, failpoint);
             Ok(())
         })

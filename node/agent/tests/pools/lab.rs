@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -169,6 +169,14 @@ impl FuseDaemon {
             daemon.child.wait().unwrap();
         }
     }
+}
+
+/// Trials behind zfs-fuse take turns. It closes the descriptor of an unmounted file system twice (destroy_fs in its
+/// src/zfs-fuse/fuse_listener.c), a moment after the unmount; in between another may have got that number by
+/// being mounted, and then is busy for ever. One agent does not unmount and mount at once; two trials do.
+pub fn turn(kind: Kind) -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    (kind == Kind::Fuse).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// One pool's place, and everything below it.

@@ -217,6 +217,7 @@ fn cannot_run(program: &'static str, source: io::Error) -> PoolError {
     let package = match program {
         "zfs" | "zpool" => "zfsutils-linux",
         "losetup" => "mount",
+        "flock" => "util-linux",
         _ => "btrfs-progs",
     };
     PoolError::NoTool { program, package }
