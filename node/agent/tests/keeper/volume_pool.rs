@@ -206,6 +206,30 @@ fn subvolumes_that_somebody_made_in_a_volume_do_not_keep_it() {
     assert_eq!(version(&pool, 2), "other\n");
 }
 
+#[test]
+fn what_cannot_be_removed_yet_is_removed_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::new(dir.path());
+    let pool = lab.open().unwrap();
+    pool.create(id(1), b"one", None).unwrap();
+    let tree = pool.tree(id(1)).unwrap();
+    // The kernel keeps the one that a mount shows by default (as it keeps one that is being sent).
+    let default = |number: &str| {
+        let args = ["subvolume", "set-default", number].map(Path::new);
+        run("btrfs", &[&args[..], &[&lab.mount_dir]].concat());
+    };
+    let number = teu_node::sys::btrfs::subvolume(&tree).unwrap().id;
+    default(&number.to_string());
+    pool.destroy(id(1)).unwrap();
+    assert!(pool.volumes().unwrap().is_empty(), "nobody sees it");
+    pool.recover().unwrap();
+    pool.maintain().unwrap();
+    assert_eq!(lab.subvolumes(), 1);
+    default("5");
+    pool.maintain().unwrap();
+    assert_eq!((lab.subvolumes(), lab.entries("gone").len()), (0, 0));
+}
+
 /// Two volumes with the same base; a stream of what changed in the first since.
 fn with_changes(lab: &Lab, dir: &Path) -> (Arc<BtrfsPool>, PathBuf) {
     let pool = Arc::new(lab.open().unwrap());
