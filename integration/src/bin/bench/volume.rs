@@ -1,5 +1,5 @@
-//! `volume`: snapshot, rollback and clone of an empty volume and of one with 10,000 files and
-//! 1 GB, while it is mounted in a container. The times must not grow with the size.
+//! `volume`: snapshot, rollback and clone of volumes with 100, 1,000 and 10,000 files of 100 KiB (1 GB), while
+//! they are mounted in a container. The times must not grow with the size.
 //!
 //! Peers: the same steps by hand with `btrfs`, which is the floor, and a copy of the files, which is
 //! how volumes of engines without snapshots are kept.
@@ -19,15 +19,18 @@ use super::{
 };
 
 const ROUNDS: usize = 20;
-/// 10,000 files of 100 KiB: 1.02 GB.
-const FILL: &str = "dd if=/dev/urandom of=/v/seed bs=1024 count=100 2>/dev/null; \
-    for d in $(seq 100); do mkdir /v/$d; for f in $(seq 100); do cat /v/seed > /v/$d/$f; done; done; sync";
+/// Directories of a hundred files each.
+const SIZES: [(&str, u32); 3] = [
+    ("100 files, 10 MB", 1),
+    ("1,000 files, 100 MB", 10),
+    ("10,000 files, 1 GB", 100),
+];
 
 pub(crate) async fn run(world: &World) -> Result<(), Failure> {
     let location = world.connect().await?;
     println!("volume: mounted in a running container, each answer when durable");
-    for (what, fill) in [("empty", None), ("10,000 files, 1 GB", Some(FILL))] {
-        measure(world, &location, what, fill).await?;
+    for (what, directories) in SIZES {
+        measure(world, &location, what, directories).await?;
     }
     location.close().await;
     Ok(())
@@ -37,7 +40,7 @@ async fn measure(
     world: &World,
     location: &Location,
     what: &str,
-    fill: Option<&str>,
+    directories: u32,
 ) -> Result<(), Failure> {
     let volume = location.create_volume().await?;
     let container = location
@@ -46,9 +49,11 @@ async fn measure(
         .command(["sleep", "100000"])
         .start()
         .await?;
-    if let Some(script) = fill {
-        shell(&container, script).await?;
-    }
+    let fill = format!(
+        "dd if=/dev/urandom of=/v/seed bs=1024 count=100 2>/dev/null; for d in $(seq {directories}); do \
+         mkdir /v/$d; for f in $(seq 100); do cat /v/seed > /v/$d/$f; done; done; sync"
+    );
+    shell(&container, &fill).await?;
     // Warm: the first snapshot also writes out what was cached.
     volume.snapshot("warm").await?;
     let (mut snapshots, mut rollbacks, mut clones) = (Vec::new(), Vec::new(), Vec::new());
