@@ -10,7 +10,7 @@ use std::{
 
 use teu_integration::{
     pool::ZfsFuse,
-    world::{PATIENCE, World, eventually, patience},
+    world::{World, eventually, patience},
 };
 
 use super::{
@@ -40,6 +40,9 @@ pub(crate) fn cannot_run(name: &str) -> Option<String> {
         .flatten()
 }
 
+/// The agent looks every ten seconds, and gives up what hangs in a broken pool after a minute.
+const NOTICED_WITHIN: Duration = Duration::from_secs(90);
+
 /// What `teu doctor` says. Whatever it finds, it can be asked.
 fn doctor(world: &World) -> String {
     let said = world.teu(["doctor"]);
@@ -49,7 +52,7 @@ fn doctor(world: &World) -> String {
 
 /// Waits until `doctor` says all of this in one line.
 fn doctor_says(world: &World, words: &[&str]) {
-    let deadline = Instant::now() + patience(PATIENCE);
+    let deadline = Instant::now() + patience(NOTICED_WITHIN);
     loop {
         let said = doctor(world);
         let has_all = |line: &str| words.iter().all(|word| line.contains(word));
@@ -63,7 +66,7 @@ fn doctor_says(world: &World, words: &[&str]) {
 
 /// Waits until `volume ls` shows the state.
 fn is_listed(world: &World, name: &str, state: &str) {
-    let deadline = Instant::now() + patience(PATIENCE);
+    let deadline = Instant::now() + patience(NOTICED_WITHIN);
     loop {
         let rows = world.ok(["volume", "ls"]);
         let is_it =

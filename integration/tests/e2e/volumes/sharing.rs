@@ -299,26 +299,18 @@ fn scheduled() {
             seen.extend(timed);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        let newest: Vec<_> = seen.iter().rev().take(2).rev().cloned().collect();
+        // Once the last has come, the oldest go: two are left, none older than the two newest seen.
+        let oldest = seen.iter().nth_back(1).cloned().expect("four came");
         let deadline = std::time::Instant::now() + patience(PATIENCE);
         loop {
             let all = volume.snapshots().await.expect("asked");
-            let names: Vec<_> = all.iter().map(|one| one.name.to_string()).collect();
-            let timed: Vec<_> = names
-                .into_iter()
-                .filter(|name| name.starts_with("auto-"))
-                .collect();
-            if timed.ends_with(&newest[1..]) && timed.len() == 2 {
+            let names = all.iter().map(|one| one.name.to_string());
+            let timed: Vec<_> = names.filter(|name| name.starts_with("auto-")).collect();
+            if timed.len() == 2 && timed.iter().all(|name| *name >= oldest) {
                 break;
             }
-            // A further one may have come.
-            if timed.len() == 2 && timed.iter().all(|name| *name >= newest[0]) {
-                break;
-            }
-            assert!(
-                std::time::Instant::now() < deadline,
-                "the newest two stay: {timed:?}"
-            );
+            let now = std::time::Instant::now();
+            assert!(now < deadline, "two from `{oldest}` on: {timed:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         // Each at the beginning of a period of ten seconds since 1970.
