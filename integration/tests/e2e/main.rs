@@ -1,6 +1,7 @@
 //! End-to-end tests: real daemons, real containers, the real `teu` command and SDK. As root.
 //!
-//! `cargo test -p teu-integration --test e2e [FILTER]`, after `cargo build --workspace`.
+//! `cargo test -p teu-integration --test e2e [FILTER]`, after `cargo build --workspace` and (for
+//! `volumes::kills`) `deploy/lib/build-failpoints`.
 //! Most trials share one location; those that kill daemons have one of their own.
 
 mod cleanup;
