@@ -259,7 +259,11 @@ fn every_failpoint_of_an_order_is_listed_and_explained() {
     let listed = failpoints("    \"", std::iter::once(list));
     assert_eq!(there, listed, "(left: in the agent's code, right: listed)");
     let page = read("docs/explanation/durability.md");
-    for name in listed.iter().map(String::as_str).chain(teu_master::failpoints::ALL) {
+    for name in listed
+        .iter()
+        .map(String::as_str)
+        .chain(teu_master::failpoints::ALL)
+    {
         assert!(
             page.contains(&format!("`{name}`")),
             "docs/explanation/durability.md does not say what a kill at {name} comes to"
