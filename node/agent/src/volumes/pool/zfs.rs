@@ -13,6 +13,7 @@ mod command;
 mod core;
 mod dataset;
 mod driver;
+mod fuse;
 mod mounts;
 mod record;
 

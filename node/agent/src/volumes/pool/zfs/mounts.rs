@@ -16,6 +16,7 @@ use super::{
     super::{PoolError, command::failed_io},
     ZfsPool,
     command::path_text,
+    fuse,
 };
 use crate::sys::mount_table;
 
@@ -47,7 +48,10 @@ impl ZfsPool {
     pub(super) fn unmount(&self, id: VolumeId) -> Result<(), PoolError> {
         let point = self.mount_point(id);
         if is_mounted(&point) {
+            let before = self.command.is_fuse().then(fuse::open_devices);
             self.command.zfs(&["unmount", path_text(&point)?])?;
+            clear(&point);
+            before.into_iter().for_each(fuse::wait_for_fewer_than);
         }
         clear(&point);
         Ok(())
