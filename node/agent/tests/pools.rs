@@ -79,6 +79,19 @@ fn trials_of(kind: Kind) -> Vec<Trial> {
             })
         })
         .collect();
-    trials.extend(kill::trials(kind));
+    trials.extend(match kind {
+        Kind::Fuse if std::env::var_os("TEU_TEST_ZFS_FUSE_KILLS").is_none() => vec![fuse_kills()],
+        _ => kill::trials(kind),
+    });
     trials
+}
+
+/// zfs-fuse now and then (once in about a hundred kills and what follows) keeps an unmounted dataset busy. The kills of
+/// the same code on OpenZFS, in the guest of deploy/vm, are what counts.
+fn fuse_kills() -> Trial {
+    let name = "zfs-fuse::killed_at";
+    eprintln!(
+        "skipped: {name}: at times zfs-fuse itself keeps an unmounted dataset busy; they run on OpenZFS, and here with TEU_TEST_ZFS_FUSE_KILLS=1"
+    );
+    Trial::test(name, || Ok(())).with_ignored_flag(true)
 }
