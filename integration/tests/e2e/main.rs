@@ -50,7 +50,7 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
         terminal::TRIALS,
         tunnels::TRIALS,
     ];
-    let own = [cleanup::TRIALS, persistence::TRIALS];
+    let own = [cleanup::TRIALS, persistence::TRIALS, sdk::ALONE];
     let own = own.iter().chain(volumes::TRIALS).copied();
     let shared = shared.into_iter().flatten().map(|(name, test): &Shared| {
         let (world, test) = (world.cloned(), *test);

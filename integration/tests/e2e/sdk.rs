@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use teu_integration::world::World;
+use teu_integration::world::{World, patience};
 
-use crate::{Shared, wait};
+use crate::{Own, Shared, wait};
 
 pub(crate) const TRIALS: &[Shared] = &[
-    ("sdk::the_offer_is_live", offer),
     ("sdk::many_are_spawned_at_once", many),
     ("sdk::ready_is_not_the_same_as_started", readiness),
     ("sdk::wait_exit_tells_how_it_ended", exits),
@@ -18,23 +17,34 @@ pub(crate) const TRIALS: &[Shared] = &[
     ("sdk::goodbye_destroys_what_the_session_owns", goodbye),
 ];
 
-fn offer(world: &World) {
+/// What others do would be in the offer too.
+pub(crate) const ALONE: &[Own] = &[("sdk::the_offer_is_live", offer)];
+
+fn offer() {
+    let world = World::start();
+    world.import_busybox();
     wait(async {
         let location = world.connect().await.expect("connected");
         let mut offer = location.offer();
-        let before = offer.borrow_and_update().nodes[0].usage.containers;
+        assert_eq!(offer.borrow_and_update().nodes[0].usage.containers, 0);
         let container = location
             .spawn("busybox")
             .command(["sleep", "1000"])
             .start()
             .await
             .expect("spawned");
-        let more = offer.wait_for(|offer| offer.nodes[0].usage.containers > before);
-        tokio::time::timeout(Duration::from_secs(10), more)
+        let patience = patience(Duration::from_secs(10));
+        let more = offer.wait_for(|offer| offer.nodes[0].usage.containers == 1);
+        tokio::time::timeout(patience, more)
             .await
             .expect("in time")
             .expect("live");
         container.destroy().await.expect("destroyed");
+        let none = offer.wait_for(|offer| offer.nodes[0].usage.containers == 0);
+        tokio::time::timeout(patience, none)
+            .await
+            .expect("in time")
+            .expect("live");
         location.close().await;
     });
 }
