@@ -23,6 +23,10 @@ use super::pool::{Pool, PoolError, PoolFormat, PoolSpace, Receive, StoredVolume}
 struct Model {
     record: Vec<u8>,
     snapshots: Vec<Tag>,
+    quota: Option<u64>,
+    used: u64,
+    /// Its record can be replaced.
+    writable: bool,
 }
 
 #[derive(Debug)]
@@ -46,6 +50,13 @@ impl ModelPool {
 
     pub(crate) fn fault(&self, faulted: bool) {
         self.locked().1 = faulted;
+    }
+
+    /// What it holds; and whether its record can be replaced.
+    pub(crate) fn fill(&self, id: VolumeId, used: u64, writable: bool) {
+        if let Some(one) = self.locked().0.get_mut(&id) {
+            (one.used, one.writable) = (used, writable);
+        }
     }
 
     pub(crate) fn names(&self, id: VolumeId) -> Vec<String> {
@@ -116,17 +127,23 @@ impl Pool for ModelPool {
         Ok(self.locked().0.iter().map(stored).collect())
     }
 
-    fn create(&self, id: VolumeId, record: &[u8], _: Option<u64>) -> Result<(), PoolError> {
+    fn create(&self, id: VolumeId, record: &[u8], quota: Option<u64>) -> Result<(), PoolError> {
         self.space()?;
         self.locked().0.entry(id).or_insert_with(|| Model {
             record: record.to_vec(),
             snapshots: Vec::new(),
+            quota,
+            used: 0,
+            writable: true,
         });
         Ok(())
     }
 
     fn set_record(&self, id: VolumeId, record: &[u8]) -> Result<(), PoolError> {
         self.with(id, |one| {
+            if !one.writable {
+                return Err(PoolError::Faulted("the record cannot be written".into()));
+            }
             one.record = record.to_vec();
             Ok(())
         })
@@ -201,15 +218,21 @@ impl Pool for ModelPool {
                 referenced_bytes: 0,
                 exclusive_bytes: 0,
                 snapshots_bytes: 0,
-                quota_bytes: None,
+                quota_bytes: one.quota,
                 available_bytes: 0,
                 snapshots: u32::try_from(one.snapshots.len()).unwrap_or(u32::MAX),
             })
         })
     }
 
-    fn set_quota(&self, id: VolumeId, _: Option<u64>) -> Result<(), PoolError> {
-        self.with(id, |_| Ok(()))
+    fn set_quota(&self, id: VolumeId, quota: Option<u64>) -> Result<(), PoolError> {
+        self.with(id, |one| {
+            if quota.is_some_and(|quota| quota < one.used) {
+                return Err(PoolError::QuotaTooSmall);
+            }
+            one.quota = quota;
+            Ok(())
+        })
     }
 
     fn send(

@@ -103,7 +103,8 @@ pub trait Pool: Send + Sync + fmt::Debug {
     /// What it takes, after writing out what is cached.
     fn usage(&self, id: VolumeId) -> Result<VolumeUsage, PoolError>;
 
-    /// Bounds what the tree may refer to.
+    /// Bounds what the tree may refer to. [`PoolError::QuotaTooSmall`] if it holds more and the pool takes no
+    /// such bound.
     fn set_quota(&self, id: VolumeId, quota: Option<u64>) -> Result<(), PoolError>;
 
     /// Writes a snapshot (or what changed since `base`) to `out` until its end. May run long, and
@@ -191,6 +192,9 @@ pub enum PoolError {
     /// Something on the host uses it; says what, as far as is known.
     #[error("it is in use: {0}")]
     Busy(String),
+    /// ZFS bounds no volume below what it holds.
+    #[error("the volume holds more than that already")]
+    QuotaTooSmall,
     /// The pool is full.
     #[error("the pool has no room left")]
     Full,

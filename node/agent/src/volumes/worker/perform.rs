@@ -137,7 +137,8 @@ impl Worker {
         }
     }
 
-    /// Ends what is half done of a change of a quota: the bound is what the record says.
+    /// Ends what is half done of a change of a quota: the bound is what the record says; or, if the volume
+    /// has outgrown that meanwhile and its pool does not take it back, what the pool has.
     pub(super) fn settle_quotas(&mut self, pool: &dyn Pool) -> Result<(), PoolError> {
         for StoredVolume { id, record } in pool.volumes()? {
             let mark = quota_mark(id);
@@ -146,8 +147,15 @@ impl Worker {
                 continue;
             }
             let record = record.and_then(|bytes| decode::<VolumeRecord>(&bytes).ok());
-            if let Some(record) = record {
-                pool.set_quota(id, record.spec.quota_bytes)?;
+            if let Some(mut record) = record {
+                match pool.set_quota(id, record.spec.quota_bytes) {
+                    Err(PoolError::QuotaTooSmall) => {
+                        record.spec.quota_bytes = pool.usage(id)?.quota_bytes;
+                        let bytes = encode(&record).map_err(|_| PoolError::QuotaTooSmall)?;
+                        pool.set_record(id, &bytes)?;
+                    }
+                    done => done?,
+                }
             }
             self.take_back(mark);
         }

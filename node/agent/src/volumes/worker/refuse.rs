@@ -13,6 +13,10 @@ pub fn refuse_pool(error: &PoolError) -> Refusal {
         PoolError::NoVolume(_) | PoolError::NoSnapshot(_) => (RefusalCode::NotFound, ""),
         PoolError::SnapshotExists(_) => (RefusalCode::TagTaken, "; choose another name"),
         PoolError::HasClone { .. } => (RefusalCode::WrongState, ""),
+        PoolError::QuotaTooSmall => (
+            RefusalCode::WrongState,
+            "; remove files from it first, or allow more",
+        ),
         PoolError::Busy(_) => (RefusalCode::Busy, ""),
         PoolError::Full => (
             RefusalCode::NoSpace,

@@ -10,7 +10,7 @@ use teu_protocol::{
     ids::{PublicKey, RequestId, Tag, VolumeId},
     message::{
         NodeReplyBody, Refusal, RefusalCode, RollBack, VolumeOrder, VolumeOrigin, VolumeRecord,
-        VolumeSpec,
+        VolumeSpec, decode,
     },
 };
 use tokio::sync::mpsc;
@@ -18,7 +18,10 @@ use tokio::sync::mpsc;
 use super::{Job, WorkerHandle};
 use crate::{
     agent::Event,
-    volumes::{model::ModelPool, pool::Opened},
+    volumes::{
+        model::ModelPool,
+        pool::{Opened, Pool},
+    },
 };
 
 struct Rig {
@@ -79,6 +82,14 @@ impl Rig {
     }
 
     async fn work(&mut self, work: Work) -> Result<VolumeDone, Refusal> {
+        self.work_on(None, work).await
+    }
+
+    async fn work_on(
+        &mut self,
+        record: Option<VolumeRecord>,
+        work: Work,
+    ) -> Result<VolumeDone, Refusal> {
         let volume = match &work {
             Work::Order { order, .. } => order.volume(),
             Work::Scheduled { .. } => id(),
@@ -87,7 +98,7 @@ impl Rig {
             work: VolumeWork {
                 ticket: Ticket(1),
                 volume,
-                record: None,
+                record,
                 mounted_by: Vec::new(),
                 held: Vec::new(),
                 work,
@@ -216,6 +227,40 @@ async fn scheduled_snapshots_are_pruned_and_others_are_not() {
     let name = tag("auto-20261121T130000Z");
     rig.work(Work::Scheduled { name, keep: 2 }).await.unwrap();
     assert_eq!(rig.names(), kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_was_half_changed_is_what_the_volume_has_outgrown_the_other_for() {
+    let mut rig = Rig::new();
+    let with = |quota| {
+        let mut record = record(id(), None);
+        record.spec.quota_bytes = Some(quota);
+        record
+    };
+    let kept = |rig: &Rig| {
+        let bytes = rig.pool.volumes().unwrap().remove(0).record.unwrap();
+        decode::<VolumeRecord>(&bytes).unwrap().spec.quota_bytes
+    };
+    let change = |quota, n| Work::Order {
+        request: RequestId::from_bytes([n; 16]),
+        order: VolumeOrder::SetQuota {
+            volume: id(),
+            quota_bytes: Some(quota),
+        },
+    };
+    rig.order(VolumeOrder::Create(with(10))).await.unwrap();
+    rig.pool.fill(id(), 5, true);
+    let refused = rig.work_on(Some(with(10)), change(4, 201)).await;
+    assert_eq!(refused.unwrap_err().code, RefusalCode::WrongState);
+    rig.order(snapshot("a")).await.unwrap();
+    assert_eq!(kept(&rig), Some(10));
+
+    rig.pool.fill(id(), 5, false);
+    let failed = rig.work_on(Some(with(10)), change(20, 202)).await;
+    assert_eq!(failed.unwrap_err().code, RefusalCode::Faulted);
+    rig.pool.fill(id(), 15, true);
+    rig.order(snapshot("b")).await.unwrap();
+    assert_eq!(kept(&rig), Some(20), "the pool goes on, and both agree");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -261,6 +261,8 @@ fn named(failed: Failed) -> PoolError {
         PoolError::Faulted(format!(
             "ZFS cannot be used now: {said}; see `zpool status`"
         ))
+    } else if has("size is less than current used") {
+        PoolError::QuotaTooSmall
     } else if has("out of space") {
         PoolError::Full
     } else if has("is busy")
