@@ -1,6 +1,6 @@
 //! Stopping a one-machine location: containers first, then node and master, then the network.
 
-use std::{fs, time::Duration};
+use std::{fs, io, path::Path, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 use teu::{Location, Session};
@@ -25,13 +25,25 @@ pub(super) async fn stop(globals: &Globals, layout: &Layout, purge: bool) -> Res
     }
     if purge {
         layout.purge_node().await?;
-        if layout.data.exists() {
-            fs::remove_dir_all(&layout.data).map_err(file_error("remove", &layout.data))?;
-        }
+        remove(&layout.data).map_err(file_error("remove", &layout.data))?;
         forget(layout)?;
     }
     output::note(&format!("location `{}` is stopped", layout.name));
     Ok(())
+}
+
+/// Removes a directory with all in it. If it is a mount point, it stays, empty.
+fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error)
+            if error.kind() == io::ErrorKind::ResourceBusy
+                && fs::read_dir(dir)?.next().is_none() =>
+        {
+            Ok(())
+        }
+        done => done,
+    }
 }
 
 /// Destroys every container of the account here, and with them their veths, mounts and cgroups.
