@@ -14,10 +14,12 @@ mod listed;
 mod mount;
 mod order;
 mod schedule;
+mod transfers;
 mod work;
 
 pub use bound::MAX_VOLUMES;
 pub use listed::ListedVolume;
+pub use transfers::{MAX_TRANSFERS, MAX_TRANSFERS_OF_ACCOUNT};
 pub use work::{Ticket, VolumeDone, VolumeWork, Work};
 
 pub(crate) use mount::check_mounts;
@@ -38,9 +40,6 @@ use schedule::Clockwork;
 
 /// Orders that wait for another one on the same volume.
 const MAX_QUEUED: usize = 64;
-
-/// Exports and imports at the same time: each costs a thread, a process and a window of memory.
-pub const MAX_TRANSFERS: usize = 8;
 
 /// Waits for its volume.
 #[allow(clippy::large_enum_variant)] // Nearly all of them are orders.
@@ -155,19 +154,6 @@ impl Volumes {
             .values()
             .filter_map(|one| one.clockwork.due())
             .min()
-    }
-
-    fn transfers(&self) -> usize {
-        let is_transfer = |(_, way): &&(VolumeId, UnderWay)| {
-            matches!(
-                way,
-                UnderWay::Order {
-                    order: VolumeOrder::Export { .. } | VolumeOrder::Import { .. },
-                    ..
-                }
-            )
-        };
-        self.tickets.values().filter(is_transfer).count()
     }
 
     fn ticket(&mut self, volume: VolumeId, way: UnderWay) -> Ticket {

@@ -17,13 +17,31 @@ pub use envelope::{CHUNK_BYTES, EnvelopeError, Header, Sealer, Unsealer};
 pub use export::{Export, export};
 pub use import::{Import, import};
 
-use std::{io, os::fd::OwnedFd};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
-use teu_protocol::message::Refusal;
+use teu_protocol::message::{Refusal, RefusalCode};
 use tokio::sync::oneshot;
 
 use super::pool::PoolFormat;
-use crate::containers::refuse_internal;
+use crate::{
+    containers::refuse_internal,
+    link::{Inbound, StreamInlet},
+};
+
+/// A client that neither sends nor takes anything for so long is not waited for: a transfer holds one of a few
+/// places on the node.
+const CLIENT_WITHIN: Duration = Duration::from_secs(300);
+
+/// What the client says next; only for when nothing can be done before that. `None`: it is gone.
+async fn from_client(inlet: &mut StreamInlet) -> Result<Option<Inbound>, Refusal> {
+    let inbound = tokio::time::timeout(CLIENT_WITHIN, inlet.recv()).await;
+    inbound.map_err(|_| {
+        Refusal::new(
+            RefusalCode::Unavailable,
+            "the stream stood still for five minutes and was given up; begin it again",
+        )
+    })
+}
 
 /// What a pool's stream is called in an envelope.
 const fn format_name(format: PoolFormat) -> &'static str {
@@ -48,4 +66,25 @@ fn on_a_thread<T: Send + 'static>(
         .spawn(move || drop(answer.send(work())))
         .map_err(|error| refuse_internal("the stream cannot be started", &error))?;
     Ok(answered)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{sync::mpsc, time::Instant};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_stands_still_is_given_up() {
+        let (sender, mut inlet) = mpsc::unbounded_channel();
+        sender.send(Inbound::Credit(1)).unwrap();
+        let heard = from_client(&mut inlet).await;
+        assert!(matches!(heard, Ok(Some(Inbound::Credit(1)))));
+        let started = Instant::now();
+        let refused = from_client(&mut inlet).await.unwrap_err();
+        assert_eq!(refused.code, RefusalCode::Unavailable);
+        assert_eq!(started.elapsed().as_secs(), CLIENT_WITHIN.as_secs());
+        drop(sender);
+        assert!(matches!(from_client(&mut inlet).await, Ok(None)));
+    }
 }

@@ -11,8 +11,8 @@ use teu_protocol::{
 };
 
 use super::{
-    MAX_QUEUED, MAX_TRANSFERS, Queued, Ticket, UnderWay, Volume, VolumeDone, VolumeWork, Volumes,
-    Work, check, schedule,
+    MAX_QUEUED, Queued, Ticket, UnderWay, Volume, VolumeDone, VolumeWork, Volumes, Work, check,
+    schedule,
 };
 use crate::{container::Out, effect::Effect, input::Now};
 
@@ -77,15 +77,7 @@ impl Volumes {
             let message = "the node's pool of volumes cannot be used now; `teu doctor` says why";
             return refuse(RefusalCode::Faulted, message.to_owned());
         }
-        let is_transfer = matches!(
-            order,
-            VolumeOrder::Export { .. } | VolumeOrder::Import { .. }
-        );
-        if is_transfer && self.transfers() >= MAX_TRANSFERS {
-            let message =
-                format!("{MAX_TRANSFERS} volumes are on their way already; try again later");
-            return refuse(RefusalCode::Unavailable, message);
-        }
+        self.may_transfer(order)?;
         let known = self.table.get(&id);
         let importing = self.has_ahead(id, |order| matches!(order, VolumeOrder::Import { .. }));
         if importing && !looks(order) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use teu_node_core::{
     Effect, Input,
-    volume::{MAX_VOLUMES, Work},
+    volume::{MAX_TRANSFERS_OF_ACCOUNT, MAX_VOLUMES, Work},
 };
 use teu_protocol::{
     ids::{PublicKey, RequestId, VolumeId},
@@ -26,6 +26,7 @@ proptest! {
         let mut world = World::new();
         for step in steps {
             world.step(step);
+            prop_assert!(world.transfers() <= MAX_TRANSFERS_OF_ACCOUNT);
         }
         world.settle();
         for n in 0..3 {
@@ -220,4 +221,31 @@ fn a_schedule_snapshots_once_a_period() {
     world.order(body(0, Order::Schedule(false)));
     world.settle();
     assert_eq!(world.core.next_deadline(), None);
+}
+
+#[test]
+fn exports_that_wait_take_places_and_an_account_never_all_of_them() {
+    let mut world = World::new();
+    world.order(body(0, Order::Create));
+    let theirs = VolumeRecord {
+        account: PublicKey::from_bytes([4; 32]),
+        ..record(1, None)
+    };
+    world.order(VolumeOrder::Create(theirs));
+    world.settle();
+    // Behind a snapshot that is being taken.
+    world.order(body(0, Order::Snapshot(0)));
+    let waiting: Vec<RequestId> = (0..5)
+        .map(|_| world.order(body(0, Order::Export(0))))
+        .collect();
+    let refused = code(&world, waiting[4]);
+    assert_eq!(refused, Some(RefusalCode::Unavailable));
+    assert!(!world.answers.contains_key(&waiting[3]));
+    let other = world.order(body(1, Order::Export(0)));
+    world.settle();
+    assert_eq!(code(&world, waiting[3]), None);
+    assert_eq!(code(&world, other), None);
+    let again = world.order(body(0, Order::Export(0)));
+    world.settle();
+    assert_eq!(code(&world, again), None);
 }

@@ -14,7 +14,7 @@ use teu_protocol::{
 };
 use tokio::{io::AsyncReadExt, net::unix::pipe, sync::oneshot};
 
-use super::{CHUNK_BYTES, Header, Sealer, format_name, on_a_thread, pipe as new_pipe};
+use super::{CHUNK_BYTES, Header, Sealer, format_name, from_client, on_a_thread, pipe as new_pipe};
 use crate::{
     containers::refuse_internal,
     link::{Inbound, StreamInlet},
@@ -218,7 +218,8 @@ async fn send(
             heard(Some(inbound), credit)?;
         }
         if credit.available() == 0 {
-            heard(inlet.recv().await, credit)?;
+            let inbound = from_client(inlet).await.map_err(Broken::Failed)?;
+            heard(inbound, credit)?;
             continue;
         }
         let most = usize::try_from(credit.available()).unwrap_or(usize::MAX);

@@ -19,7 +19,7 @@ use teu_protocol::{
 };
 use tokio::{io::AsyncWriteExt, net::unix::pipe, sync::oneshot};
 
-use super::{Header, Unsealer, format_name, on_a_thread, pipe as new_pipe};
+use super::{Header, Unsealer, format_name, from_client, on_a_thread, pipe as new_pipe};
 use crate::{
     containers::refuse_internal,
     link::{Inbound, StreamInlet},
@@ -108,7 +108,7 @@ impl Stream<'_> {
         if self.unsealer.is_whole() {
             return Ok(None);
         }
-        match self.inlet.recv().await {
+        match from_client(&mut self.inlet).await? {
             None => Err(Broken::Gone),
             Some(Inbound::Credit(_)) => Ok(Some(Vec::new())),
             Some(Inbound::Eof(_) | Inbound::Close(StreamEnd::Done)) => {

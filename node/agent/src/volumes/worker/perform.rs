@@ -154,6 +154,8 @@ impl Worker {
                         let bytes = encode(&record).map_err(|_| PoolError::QuotaTooSmall)?;
                         pool.set_record(id, &bytes)?;
                     }
+                    // It is out of order by itself; the others are not kept from their work.
+                    Err(PoolError::NoVolume(_)) => {}
                     done => done?,
                 }
             }

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use teu_node_core::{
     Effect, Input, NodeCore, Now,
     input::ProcessEnd,
-    volume::{ListedVolume, VolumeDone, VolumeWork, Work},
+    volume::{ListedVolume, MAX_TRANSFERS, VolumeDone, VolumeWork, Work},
 };
 use teu_protocol::{
     ids::{ContainerId, RequestId, StreamId, Tag, VolumeId},
@@ -210,6 +210,19 @@ pub(super) fn changes(effect: &Effect) -> Option<VolumeId> {
     }
 }
 
+fn is_transfer(effect: &Effect) -> bool {
+    let Effect::Volume(work) = effect else {
+        return false;
+    };
+    matches!(
+        work.work,
+        Work::Order {
+            order: VolumeOrder::Export { .. } | VolumeOrder::Import { .. },
+            ..
+        }
+    )
+}
+
 impl World {
     pub(super) fn new() -> Self {
         let mut world = Self {
@@ -250,6 +263,7 @@ impl World {
                 Effect::Volume(work) => {
                     self.look_at(&work);
                     self.under_way.push(Effect::Volume(work));
+                    assert!(self.transfers() <= MAX_TRANSFERS);
                 }
                 other => self.under_way.push(other),
             }
@@ -430,6 +444,11 @@ impl World {
             }
             Step::Link(up) => self.input(if up { Input::LinkUp } else { Input::LinkDown }),
         }
+    }
+
+    pub(super) fn transfers(&self) -> usize {
+        let all = self.under_way.iter();
+        all.filter(|one| is_transfer(one)).count()
     }
 
     pub(super) fn settle(&mut self) {
