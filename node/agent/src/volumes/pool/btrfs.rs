@@ -8,6 +8,7 @@
 //! `loop_file.rs`.
 
 mod layout;
+mod making;
 mod open;
 mod receive;
 mod recover;
@@ -111,46 +112,6 @@ impl BtrfsPool {
     fn sync(&self) -> Result<(), PoolError> {
         let dir = File::open(&self.layout.0).map_err(failed_io("open the pool".to_owned()))?;
         syncfs(&dir).map_err(errno("write the pool to disk"))
-    }
-
-    /// A new volume's directory, out of recovery's reach while it is being made.
-    fn begin(&self, id: VolumeId) -> Result<Making<'_>, PoolError> {
-        let mut active = held(&self.making);
-        if !active.insert(id) {
-            return Err(PoolError::Busy("it is being made".to_owned()));
-        }
-        drop(active);
-        let making = Making {
-            pool: self,
-            id,
-            dir: self.layout.making(id),
-        };
-        self.subvolumes.remove(&making.dir)?;
-        let made =
-            make_dir(&making.dir).and_then(|()| make_dir(&making.dir.join(layout::SNAPSHOTS)));
-        made.map_err(failed_io(format!("make {}", making.dir.display())))?;
-        Ok(making)
-    }
-
-    /// Makes a volume of a directory that has its tree.
-    fn settle(
-        &self,
-        making: &Making<'_>,
-        record: &[u8],
-        quota: Option<u64>,
-    ) -> Result<(), PoolError> {
-        if quota.is_some() {
-            self.subvolumes.limit(&making.dir.join(TREE), quota)?;
-        }
-        fail::fail_point!("volume-btrfs-settle-limited");
-        let written = record_file::replace(&making.dir, RECORD, record, || {});
-        written.map_err(failed_io("write the volume's record".to_owned()))?;
-        self.sync()?;
-        fail::fail_point!("volume-btrfs-settle-record");
-        let renamed = fs::rename(&making.dir, self.layout.volume(making.id));
-        renamed.map_err(failed_io("put the volume in its place".to_owned()))?;
-        fail::fail_point!("volume-btrfs-settle-renamed");
-        self.sync()
     }
 
     /// The snapshots as subvolumes, oldest first.
@@ -458,22 +419,6 @@ impl Pool for BtrfsPool {
 
     fn maps_owners(&self) -> bool {
         true
-    }
-}
-
-/// A volume that is being made; what is left of it goes when this does.
-struct Making<'a> {
-    pool: &'a BtrfsPool,
-    id: VolumeId,
-    dir: PathBuf,
-}
-
-impl Drop for Making<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.pool.subvolumes.remove(&self.dir) {
-            tracing::warn!(%error, "what is left of an unfinished volume goes at the next recovery");
-        }
-        held(&self.pool.making).remove(&self.id);
     }
 }
 
