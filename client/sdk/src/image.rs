@@ -10,6 +10,7 @@
 
 pub mod builder;
 mod docker_archive;
+#[cfg(feature = "engine")]
 pub mod engine;
 mod error;
 mod layer;
@@ -33,6 +34,7 @@ use teu_protocol::{
 };
 
 pub use builder::ImageBuilder;
+#[cfg(feature = "engine")]
 pub use engine::{Engine, EngineImage};
 pub use error::ImageError;
 pub use layer::{BlobReader, SourceLayer};

@@ -19,6 +19,7 @@
 //! before the location has confirmed it; a slow reader slows its own stream and nobody else.
 //! Next: `session` for the connection, `stream` for bulk bytes, `image` for what is uploaded.
 
+mod chosen_tag;
 pub mod config;
 mod container;
 mod error;
