@@ -23,6 +23,7 @@ mod chosen_tag;
 pub mod config;
 mod container;
 mod error;
+mod events;
 pub mod image;
 mod images;
 mod location;
@@ -38,6 +39,7 @@ mod volume;
 
 pub use container::Container;
 pub use error::{CloseReason, ConnectError, Error, Result};
+pub use events::{Events, LocationEvent};
 pub use images::Images;
 pub use location::{Location, LocationBuilder, Session};
 pub use logs::{Logs, OutputChunk};
