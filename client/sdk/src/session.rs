@@ -26,7 +26,7 @@ mod tests;
 mod transport;
 mod view;
 
-pub(crate) use command::StreamAsk;
+pub(crate) use command::{Claim, StreamAsk};
 pub(crate) use handle::{Patience, SessionHandle};
 pub(crate) use link::TeuLink;
 pub use link_state::LinkState;

@@ -12,6 +12,8 @@ mod confinement;
 mod death;
 #[path = "keeper/further.rs"]
 mod further;
+#[path = "keeper/places.rs"]
+mod places;
 #[path = "keeper/rig.rs"]
 mod rig;
 #[path = "keeper/root.rs"]

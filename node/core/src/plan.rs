@@ -8,7 +8,7 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 use teu_protocol::{
-    ids::{AttachmentId, ContainerId, ProcessId},
+    ids::{AttachmentId, ContainerId, ProcessId, ReaderId},
     image_config::{ComposeError, ImageConfig, Overrides, compose},
     message::{
         LayerRef, NodeSpawn, PreBootFile, ProcessSpec, Refusal, RefusalCode, ResourceLimits,
@@ -43,6 +43,8 @@ pub struct SpawnPlan {
     pub tty: Option<TermSize>,
     /// Standard input stays open.
     pub stdin: bool,
+    /// The place of the client that spawns it.
+    pub reader: Option<(ReaderId, AttachmentId)>,
     /// Written before anything runs, with their contents.
     pub files: Vec<(PreBootFile, Bytes)>,
     /// Not to be started yet.
@@ -74,6 +76,8 @@ pub struct ExecPlan {
     pub stdin: bool,
     /// Ends with this attachment.
     pub bound: Option<AttachmentId>,
+    /// The place of the client that starts it.
+    pub reader: Option<(ReaderId, AttachmentId)>,
 }
 
 /// Plans a container for a node of `platform` (`linux/amd64`).
@@ -110,6 +114,7 @@ pub fn plan_spawn(spawn: &NodeSpawn, bulk: &[Bytes], platform: &str) -> Result<S
         hostname,
         tty: spec.process.tty,
         stdin: spec.process.stdin,
+        reader: spec.process.reader.map(|reader| (reader, spawn.attachment)),
         files: with_contents(&spec.files, bulk)?,
         asleep: spec.asleep,
     })
@@ -147,6 +152,8 @@ pub fn plan_exec(
         tty: spec.tty,
         stdin: spec.stdin,
         bound,
+        // What is bound to nobody could wait for ever.
+        reader: spec.reader.zip(bound),
     })
 }
 

@@ -16,10 +16,16 @@ use super::Process;
 use crate::{
     Container,
     error::{Error, Result},
-    session::Patience,
+    session::{Claim, Patience},
 };
 
 const ATTEMPT: &str = "run the process";
+
+/// What [`ProcessBuilder::output`] collects unless told: more than any text that a program looks at as a
+/// whole, and far from what hurts a machine.
+const OUTPUT_LIMIT: u64 = 64 << 20;
+
+const SIGKILL: u8 = 9;
 
 /// All that a process wrote, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +71,7 @@ impl CommandOutput {
 pub struct ProcessBuilder {
     container: Container,
     spec: ProcessSpec,
+    output_limit: u64,
 }
 
 impl ProcessBuilder {
@@ -75,6 +82,7 @@ impl ProcessBuilder {
                 args: Some(words),
                 ..ProcessSpec::default()
             },
+            output_limit: OUTPUT_LIMIT,
         }
     }
 
@@ -108,7 +116,15 @@ impl ProcessBuilder {
         self
     }
 
-    /// Runs it, attached; it ends when this program does.
+    /// The most bytes, of both channels together, that [`ProcessBuilder::output`] collects; default:
+    /// 64 MiB.
+    pub const fn output_limit(mut self, bytes: u64) -> Self {
+        self.output_limit = bytes;
+        self
+    }
+
+    /// Runs it, attached; it ends when this program does. It waits for its reader from its first byte on,
+    /// so nothing of its output is lost however slow that is.
     ///
     /// Not cancel-safe: dropped midway, it may run all the same, until this program ends.
     ///
@@ -116,8 +132,13 @@ impl ProcessBuilder {
     /// [`Error::Refused`] with `CommandNotFound`, `CommandNotExecutable`, `WrongState`, ….
     pub async fn start(self) -> Result<Process> {
         let (container, tty) = (self.container.clone(), self.spec.tty.is_some());
-        let id = self.launch(true).await?;
-        Process::attach(container, Some(id), LogStart::Oldest, true, tty).await
+        // The process waits for this place from its first byte on.
+        let reader = Claim::fresh_reader();
+        let mut this = self;
+        this.spec.reader = Some(reader);
+        let id = this.launch(true).await?;
+        let from = LogStart::Cursor(0);
+        Process::attach(container, Some(id), from, true, tty, Some(reader)).await
     }
 
     /// Runs it on its own: it ends by itself, or with its container.
@@ -132,8 +153,10 @@ impl ProcessBuilder {
     /// [`CommandOutput::termination`].
     ///
     /// # Errors
-    /// As [`ProcessBuilder::start`].
+    /// As [`ProcessBuilder::start`]; [`Error::OutputTooLarge`] if it writes more than the limit (it is
+    /// killed then); [`Error::OutputLost`] if not all of it can be had.
     pub async fn output(self) -> Result<CommandOutput> {
+        let limit = self.output_limit;
         let mut process = self.start().await?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         while let Some(chunk) = process.next_output().await {
@@ -144,6 +167,10 @@ impl ProcessBuilder {
                 &mut stdout
             };
             into.extend_from_slice(&chunk.bytes);
+            if (stdout.len() + stderr.len()) as u64 > limit {
+                process.signal(SIGKILL).await.ok();
+                return Err(Error::OutputTooLarge { limit });
+            }
         }
         Ok(CommandOutput {
             termination: process.wait().await?,

@@ -126,14 +126,17 @@ impl Streams {
         };
         let item = match frame {
             StreamFrame::Data {
-                channel, cursor, ..
+                channel,
+                cursor,
+                from,
+                ..
             } => {
                 let bytes = bulk.iter().map(Bytes::len).sum::<usize>() as u64;
                 if !entry.window.receive(bytes) {
                     return Err(StreamOffence("it sent more than it was granted"));
                 }
                 let window = Arc::clone(&entry.window);
-                StreamItem::Data(Chunk::new(channel, cursor, bulk, bytes, window))
+                StreamItem::Data(Chunk::new(channel, cursor, bulk, bytes, window).from(from))
             }
             StreamFrame::Credit { bytes, .. } => {
                 entry.credit.grant(bytes);

@@ -155,6 +155,7 @@ impl Transfers {
                     stream,
                     channel,
                     cursor: 0,
+                    from: None,
                 };
                 order.peer.push_frame(frame, vec![bytes]);
                 order.peer.outbox.wake();

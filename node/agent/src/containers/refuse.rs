@@ -32,12 +32,14 @@ pub fn refuse_start(error: &StartError) -> Refusal {
         Keeper::CommandNotFound { .. } => RefusalCode::CommandNotFound,
         Keeper::NotExecutable { .. } => RefusalCode::CommandNotExecutable,
         Keeper::UnknownUser(_) => RefusalCode::BadRequest,
-        Keeper::NotRunning | Keeper::NoTerminal => RefusalCode::WrongState,
+        Keeper::NotRunning | Keeper::NoTerminal | Keeper::Superseded => RefusalCode::WrongState,
         Keeper::NoSuchProcess => RefusalCode::NotFound,
-        Keeper::TooManyProcesses => RefusalCode::LimitReached,
-        Keeper::Failed { .. } | Keeper::NotWarm | Keeper::ProcessExists | Keeper::StdinOverrun => {
-            RefusalCode::Internal
-        }
+        Keeper::TooManyProcesses | Keeper::TooManyReaders => RefusalCode::LimitReached,
+        Keeper::Failed { .. }
+        | Keeper::NotWarm
+        | Keeper::ProcessExists
+        | Keeper::StdinOverrun
+        | Keeper::InputMissing { .. } => RefusalCode::Internal,
     };
     let cure = match refusal {
         Keeper::CommandNotFound { .. } => {

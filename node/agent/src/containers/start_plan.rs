@@ -9,7 +9,10 @@ use teu_node_core::{
     plan::{ExecPlan, SpawnPlan},
     record::ProcessRecord,
 };
-use teu_protocol::message::{ResourceLimits, TermSize};
+use teu_protocol::{
+    ids::{AttachmentId, ReaderId},
+    message::{ResourceLimits, TermSize},
+};
 
 use crate::{
     keeper::{
@@ -63,7 +66,7 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
             work: dir.work(),
             read_only: false,
         },
-        process: process_plan(&plan.record.process, plan.tty, plan.stdin),
+        process: process_plan(&plan.record.process, plan.tty, plan.stdin, plan.reader),
         files: files.collect(),
         hosts: Vec::new(),
         address: Some(address),
@@ -78,14 +81,19 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
 /// The keeper's plan for a further process.
 #[must_use]
 pub fn exec_plan(plan: &ExecPlan) -> keeper::ExecPlan {
-    let process = process_plan(&plan.process, plan.tty, plan.stdin);
+    let process = process_plan(&plan.process, plan.tty, plan.stdin, plan.reader);
     keeper::ExecPlan {
         id: plan.id,
         process,
     }
 }
 
-fn process_plan(process: &ProcessRecord, tty: Option<TermSize>, stdin: bool) -> ProcessPlan {
+fn process_plan(
+    process: &ProcessRecord,
+    tty: Option<TermSize>,
+    stdin: bool,
+    reader: Option<(ReaderId, AttachmentId)>,
+) -> ProcessPlan {
     let env = process.env.iter().map(|entry| {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         (name.to_owned(), value.to_owned())
@@ -100,6 +108,7 @@ fn process_plan(process: &ProcessRecord, tty: Option<TermSize>, stdin: bool) -> 
             columns: size.cols,
         }),
         open_stdin: stdin,
+        reader,
     }
 }
 

@@ -9,12 +9,13 @@ use std::{
     rc::Rc,
 };
 
-use teu_protocol::ids::ProcessId;
+use teu_protocol::ids::{AttachmentId, ProcessId, ReaderId};
 
 use super::{Stage, Supervisor};
 use crate::{
     keeper::{
         log::LogWriter,
+        places::Speaker,
         plan::ExecPlan,
         process::{Pipes, Process},
         report::Report,
@@ -46,6 +47,7 @@ pub(super) struct Wanted {
     pub number: u64,
     pub log: LogWriter,
     pub open_stdin: bool,
+    pub reader: Option<(ReaderId, AttachmentId)>,
 }
 
 /// A stub that waits has no container yet; its place in the table needs a name.
@@ -107,6 +109,7 @@ impl Supervisor {
             number,
             log,
             open_stdin: plan.process.open_stdin,
+            reader: plan.process.reader,
         });
         launch.cgroup = Some(cgroup);
         Ok(launch)
@@ -255,6 +258,14 @@ impl Launch {
             }
         };
         process.cgroup = self.cgroup;
+        if let Some((reader, owner)) = wanted.reader {
+            // Before anything of its output is read.
+            let speaker = Speaker {
+                reader,
+                generation: 0,
+            };
+            process.place(speaker, Some(owner), Some(0))?;
+        }
         Ok((process, steps_us))
     }
 }
