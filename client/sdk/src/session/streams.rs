@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use teu_protocol::{
     ids::StreamId,
-    message::{SessionLimits, StreamEnd, StreamFrame},
+    message::{RefusalCode, SessionLimits, StreamEnd, StreamFrame},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::PollSender;
@@ -144,6 +144,11 @@ impl Streams {
             }
             StreamFrame::Eof { .. } => StreamItem::Eof,
             StreamFrame::Close { end, .. } => {
+                // The process goes on, and its input on the next stream.
+                let lost = matches!(&end, StreamEnd::Failed(why) if why.code == RefusalCode::NodeLost);
+                if lost {
+                    entry.credit.end(StreamOver::Lost);
+                }
                 let _ = entry.items.send(StreamItem::End(end));
                 self.remove(id);
                 return Ok(());
