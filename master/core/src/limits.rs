@@ -25,7 +25,7 @@ pub(crate) const SESSION: SessionLimits = SessionLimits {
     streams: 1_024,
     // 64 streams at the SDK's window of 1 MiB; beyond that the SDK grants smaller ones.
     window_bytes: 64 << 20,
-    // Four /24 subnets full: more than the reference machine can hold.
+    // A node's worth: more than the reference machine can hold.
     containers: 1_000,
     // A volume for each of four full sessions' containers; their list fits one message.
     volumes: 4_096,

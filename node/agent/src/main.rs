@@ -11,7 +11,7 @@ use teu_node::{
     agent::{self, AgentConfig, Ended},
     purge,
     state::{DataDir, load_or_make_key},
-    sys::names::InstanceName,
+    sys::{names::InstanceName, oom},
     volumes::pool::PoolChoice,
 };
 use teu_protocol::{ids::PublicKey, noise::LocationIdentity};
@@ -77,7 +77,11 @@ enum Verb {
 /// One for the event loop and what it wakes, one for bulk.
 const WORKERS: usize = 2;
 
+/// Whatever whoever starts this has: nothing that is made here can be written by others.
+const UMASK: u32 = 0o022;
+
 fn main() -> ExitCode {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
     match std::env::args_os().nth(1) {
         Some(verb) if verb == "launcher" => return teu_node::launcher::main(),
         Some(verb) if verb == "unpack" => {
@@ -130,6 +134,11 @@ fn perform(verb: Verb) -> miette::Result<()> {
                 slots,
             };
             check_root()?;
+            if let Err(error) = oom::protect(oom::DAEMON) {
+                tracing::warn!(
+                    "the kernel may kill the node before containers when memory runs out: {error}"
+                );
+            }
             let runtime = runtime()?;
             while runtime
                 .block_on(agent::run(&config))

@@ -85,7 +85,11 @@ fn cells(node: &NodeOffer, volumes: &[VolumeInfo]) -> Vec<String> {
             output::bytes(has.disk_bytes)
         ),
         format!("{}/s", output::bytes(io)),
-        uses.containers.to_string(),
+        match node.containers_max {
+            // A master of before 0.3 does not tell.
+            0 => uses.containers.to_string(),
+            most => format!("{} of {most}", uses.containers),
+        },
         match has.pool_bytes {
             0 => "-".to_owned(),
             all => format!(

@@ -39,7 +39,7 @@ fn what_is_within_bounds_passes() {
 
 #[test]
 fn what_is_beyond_is_refused() {
-    let bad: [Change; 16] = [
+    let bad: [Change; 19] = [
         |s| s.process.args = Some(vec!["a\0b".into()]),
         |s| s.process.args = Some(vec!["x".repeat(200 << 10)]),
         |s| s.process.args = Some(vec![String::new(); 5_000]),
@@ -55,6 +55,9 @@ fn what_is_beyond_is_refused() {
         |s| s.limits.memory_bytes = Some(1),
         |s| s.limits.cpu_millis = Some(9),
         |s| s.limits.pids = Some(0),
+        |s| s.limits.pids = Some(4_000_000),
+        |s| s.limits.storage_bytes = Some((16 << 20) - 1),
+        |s| s.limits.storage_bytes = Some(1 << 60),
         |s| s.limits.memory_bytes = Some(u64::MAX),
     ];
     for (n, change) in bad.iter().enumerate() {

@@ -61,6 +61,7 @@ struct Taken {
 }
 
 async fn take(yard: &Yard, plan: &SpawnPlan) -> Result<Taken, Refusal> {
+    room::check_pids(&plan.record.limits)?;
     room::check(&yard.data)?;
     layers::ensure(yard, &plan.layers).await?;
     let digests: Vec<Digest> = plan.layers.iter().map(|layer| layer.digest).collect();
