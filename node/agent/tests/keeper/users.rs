@@ -123,7 +123,8 @@ async fn every_id_is_the_users_and_a_user_has_no_rights_left() {
 #[tokio::test]
 async fn capabilities_of_a_file_give_a_user_nothing() {
     let rig = Rig::new().await;
-    let program = rig.dir.path().join("layer/bin/capable");
+    let program = rig.dir.path().join("layer/capable/busybox");
+    fs::create_dir(program.parent().unwrap()).unwrap();
     fs::copy("/bin/busybox", &program).unwrap();
     // VFS_CAP_REVISION_2 with the effective flag: CAP_CHOWN, CAP_DAC_OVERRIDE and CAP_SETUID.
     let caps: [u32; 5] = [0x0200_0001, 0x83, 0, 0, 0];
@@ -139,7 +140,7 @@ async fn capabilities_of_a_file_give_a_user_nothing() {
         as_user(
             "web",
             command(&[
-                "capable",
+                "/capable/busybox",
                 "grep",
                 "^Cap[^B]..:.*[1-9a-f]",
                 "/proc/self/status",

@@ -146,7 +146,13 @@ async fn no_further_process_stands_outside_however_the_way_is_written() {
     let boxed = rig.start("further", plan).await;
     let _busy = Busy::new();
     for n in DESCRIPTORS {
-        for (at, cwd) in (1..).zip(spellings(n)) {
+        // Those without a number once.
+        let count = if n == *DESCRIPTORS.start() {
+            usize::MAX
+        } else {
+            8
+        };
+        for (at, cwd) in (1..).zip(spellings(n)).take(count) {
             let id = ProcessId::from_bytes([at; 16]);
             let process = standing_in(&cwd, sh(LOOK));
             let outcome = boxed.link.exec(ExecPlan { id, process }).await.map(drop);
