@@ -201,8 +201,9 @@ impl Root {
     /// # Errors
     /// It is not below.
     pub fn path_of(&self, inner: impl AsFd) -> io::Result<PathBuf> {
-        let named = |fd: BorrowedFd<'_>| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        let (root, inner) = (named(self.fd.as_fd())?, named(inner.as_fd())?);
+        let name_of =
+            |fd: BorrowedFd<'_>| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        let (root, inner) = (name_of(self.fd.as_fd())?, name_of(inner.as_fd())?);
         let below = inner
             .strip_prefix(&root)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "not below the root"))?;

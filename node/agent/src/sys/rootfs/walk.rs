@@ -5,6 +5,7 @@
 //! following a link; a link's text is walked here, from the root or from where it lies; nothing is
 //! made in `/proc`, `/sys` and `/dev`, which are the kernel's; an error names the path that was asked
 //! for. Next: `open_in_root` for the system call.
+#![allow(unsafe_code)]
 
 use std::{
     ffi::{OsStr, OsString},
@@ -61,6 +62,15 @@ enum Step {
 }
 
 impl Root {
+    /// As [`Root::open_at`], for whoever names the path in an error by itself.
+    pub(super) fn open_inside(&self, path: &Path, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
+        self.making(|| {
+            let (path, mode) = (relative(path), Mode::from_raw_mode(mode));
+            let opened = open_in_root(&self.fd, path, flags, mode, ResolveFlags::empty());
+            Ok(opened?)
+        })
+    }
+
     /// Opens a directory; what is missing on the way to it is made, for `owner`.
     ///
     /// # Errors
@@ -251,7 +261,6 @@ impl Root {
 fn must_stand_in_root() -> io::Result<()> {
     let mut path = [0_u8; libc::PATH_MAX as usize];
     // SAFETY: the kernel writes at most as many bytes as the buffer has.
-    #[allow(unsafe_code)]
     let length = unsafe { libc::syscall(libc::SYS_getcwd, path.as_mut_ptr(), path.len()) };
     if length < 0 {
         return Err(io::Error::last_os_error());
@@ -317,17 +326,6 @@ pub(super) fn named(path: &Path, error: &io::Error) -> io::Error {
     let path = String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned();
     let path: String = path.chars().flat_map(char::escape_debug).collect();
     io::Error::new(error.kind(), format!("{path}: {said}"))
-}
-
-/// See [`Root::open_at`].
-impl Root {
-    pub(super) fn open_inside(&self, path: &Path, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
-        self.making(|| {
-            let (path, mode) = (relative(path), Mode::from_raw_mode(mode));
-            let opened = open_in_root(&self.fd, path, flags, mode, ResolveFlags::empty());
-            Ok(opened?)
-        })
-    }
 }
 
 #[cfg(test)]
