@@ -5,9 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use teu_protocol::message::{
-    PreBootFile, ProcessSpec, Refusal, ResourceLimits, SnapshotSchedule, SpawnSpec, VolumeMount,
-    VolumeSpec,
+use teu_protocol::{
+    image_config::user::{Owner, check_numbers},
+    message::{
+        PreBootFile, ProcessSpec, Refusal, ResourceLimits, SnapshotSchedule, SpawnSpec,
+        VolumeMount, VolumeSpec,
+    },
 };
 
 use crate::refusals::bad;
@@ -28,6 +31,8 @@ const LABEL_BYTES: usize = 256;
 /// Pre-boot files, together of [`FILES_BYTES`]: they travel in one message of 8 MiB.
 const FILES: usize = 256;
 const FILES_BYTES: u64 = 4 << 20;
+/// Where the kernel's own file systems are: nothing is mounted or written there.
+const KERNELS: [&str; 3] = ["proc", "sys", "dev"];
 /// Linux's PATH_MAX.
 const PATH_BYTES: usize = 4_096;
 /// `user:group` by name: 32 bytes each are Linux's usual bound.
@@ -97,6 +102,9 @@ pub(crate) fn process(spec: &ProcessSpec) -> Result<(), Refusal> {
         return Err(bad(format!(
             "a user has 1 to {USER_BYTES} bytes: `name`, `uid`, `uid:gid`"
         )));
+    }
+    if let Some(user) = &spec.user {
+        check_numbers(user).map_err(|error| bad(error.to_string()))?;
     }
     if spec
         .workdir
@@ -172,9 +180,7 @@ fn mounts(mounts: &[VolumeMount]) -> Result<(), Refusal> {
             && path.len() <= PATH_BYTES
             && !path.contains('\0')
             && !parts.contains(&"..")
-            && parts
-                .first()
-                .is_some_and(|first| !["proc", "sys", "dev"].contains(first));
+            && parts.first().is_some_and(|first| !KERNELS.contains(first));
         let shown: String = path.chars().take(80).collect();
         if !fits {
             return Err(bad(format!(
@@ -279,9 +285,18 @@ fn files(files: &[PreBootFile], bulk: &[Bytes]) -> Result<(), Refusal> {
                 path.chars().take(80).collect::<String>()
             )));
         }
+        let mut parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+        if parts.next().is_some_and(|first| KERNELS.contains(&first)) {
+            return Err(bad(format!(
+                "the file `{}` cannot be written: nothing can be made in /proc, /sys and /dev",
+                path.chars().take(80).collect::<String>()
+            )));
+        }
         if file.mode > 0o7777 {
             return Err(bad("a file's mode is at most 7777 (octal)"));
         }
+        Owner::of(file.uid, file.gid)
+            .map_err(|error| bad(format!("the owner of the file `{path}`: {error}")))?;
     }
     let promised = files
         .iter()
