@@ -6,6 +6,7 @@
 
 pub mod btrfs;
 pub mod cgroup;
+pub mod credentials;
 pub mod fork;
 pub mod fs_user;
 pub mod holders;
@@ -26,4 +27,3 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod seqpacket;
 pub mod subid;
-pub mod users;
