@@ -15,6 +15,7 @@ mod request;
 mod spec;
 mod state;
 mod stream;
+mod time;
 mod volume;
 
 pub use decode::{Bounds, DecodeError, count_values, decode, decode_record, decode_within};

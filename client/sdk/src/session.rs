@@ -21,6 +21,7 @@ mod link_state;
 mod liveness;
 mod outbox;
 mod pending;
+mod reconnect;
 mod streams;
 mod task;
 #[cfg(test)]

@@ -10,14 +10,14 @@ use bytes::Bytes;
 use teu_protocol::{
     ids::RequestId,
     message::{
-        ClientToMaster, Initiate, MasterToClient, Ready, Refusal, RefusalCode, Reply, ReplyBody,
-        Request, RequestBody, SessionAsk, SessionLimits, StreamFrame,
+        ClientToMaster, Initiate, MasterToClient, Ready, Reply, ReplyBody, Request, RequestBody,
+        SessionAsk, SessionLimits, StreamFrame,
     },
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -26,6 +26,7 @@ use super::{
     cut::Cuts,
     outbox::{self, Outbox, Report},
     pending::{Pending, Waiter, WaitingOpen},
+    reconnect::{reconnect, why_over},
     streams::Streams,
     transport::{Dialled, LinkReceive as _, Transport},
     view::ViewWriter,
@@ -42,7 +43,7 @@ const COMMAND_QUEUE: usize = 256;
 /// How long a goodbye waits for the location to hang up.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 
-type DialOutcome<T> =
+pub(super) type DialOutcome<T> =
     Result<Dialled<<T as Transport>::Sender, <T as Transport>::Receiver>, ConnectError>;
 type Reconnect<T> = Pin<Box<dyn Future<Output = DialOutcome<T>> + Send>>;
 
@@ -456,44 +457,6 @@ impl<T: Transport> SessionTask<T> {
             tracing::debug!(target: "teu", "the location did not hang up after our goodbye");
         }
         Over(CloseReason::Closed)
-    }
-}
-
-/// Dials until it is let in or told that there is no point.
-async fn reconnect<T: Transport>(
-    transport: std::sync::Arc<T>,
-    initiate: Initiate,
-) -> DialOutcome<T> {
-    for attempt in 0.. {
-        match transport.dial(initiate.clone()).await {
-            Err(error) if may_pass(&error) => {
-                tracing::debug!(target: "teu", %error, attempt, "reconnecting");
-                sleep(transport.pause(attempt)).await;
-            }
-            outcome => return outcome,
-        }
-    }
-    Err(ConnectError::Link {
-        reason: "no attempts are left".to_owned(),
-    })
-}
-
-/// A location that hangs up on a greeting may be one that is being restarted.
-const fn may_pass(error: &ConnectError) -> bool {
-    matches!(error, ConnectError::NotRecognised { .. }) || error.is_retryable()
-}
-
-fn why_over(error: ConnectError, away: Duration) -> CloseReason {
-    match error {
-        ConnectError::Refused(Refusal {
-            code: RefusalCode::NotFound,
-            ..
-        }) => CloseReason::Expired { away },
-        ConnectError::Refused(refusal) => CloseReason::Ended(refusal),
-        ConnectError::NotAccepted { code } => CloseReason::NotAccepted(code),
-        ConnectError::Link { reason }
-        | ConnectError::NotRecognised { reason }
-        | ConnectError::Protocol { reason } => CloseReason::Protocol(reason),
     }
 }
 

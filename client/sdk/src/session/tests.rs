@@ -1,9 +1,12 @@
 //! The session against a fake master: reconnect, requests, events, credit. No sockets, and time
 //! stands still unless something waits for it.
 
+mod cuts;
+
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use teu_protocol::{
     ids::{StreamId, Tag},
     message::{
@@ -18,6 +21,7 @@ use super::{
     fake::{self, CONTAINER, FakeMaster, FarEnd, container, ready},
 };
 use crate::{
+    Events, LocationEvent,
     error::{CloseReason, ConnectError, Error},
     stream::{Stream, StreamItem, StreamOver},
 };
@@ -149,60 +153,6 @@ async fn a_session_that_is_gone_ends_everything_with_the_reason() {
     ));
 }
 
-/// The default session is a persistent one: it outlives the cut, and what this program started does not.
-#[tokio::test(start_paused = true)]
-async fn a_container_that_ended_in_a_cut_is_told_with_the_cut() {
-    let (handle, mut master, far) = FakeMaster::connected(ready()).await;
-    let container = container(&handle);
-    let waiting = container.clone();
-    let waiting = tokio::spawn(async move { waiting.wait_exit().await });
-    drop(far);
-    tokio::time::sleep(Duration::from_secs(131)).await;
-    let mut without = ready();
-    without.containers.clear();
-    let (_, mut far) = master.accept(without).await;
-    let ended = waiting.await.unwrap().unwrap_err();
-    assert!(matches!(ended, Error::EndedByCut { .. }), "{ended:?}");
-    let id = container.id();
-    let asked = tokio::spawn(async move {
-        let body = RequestBody::Wake(id);
-        handle
-            .request("wake the container", body, Patience::USUAL)
-            .await
-    });
-    let request = far.request().await;
-    far.refuse(request.id, RefusalCode::NotFound);
-    let refused = asked.await.unwrap().unwrap_err();
-    for error in [ended.to_string(), refused.to_string()] {
-        assert!(error.contains("was lost for 2 min 11 s"), "{error}");
-    }
-    assert_eq!(refused.code(), Some(RefusalCode::NotFound));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_location_that_does_not_answer_is_told_while_something_waits() {
-    let (handle, _master, mut far) = FakeMaster::connected(ready()).await;
-    let mut state = handle.link_state().clone();
-    *far.silence.lock().unwrap() = Some(Duration::from_secs(2));
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(*state.borrow(), LinkState::Connected, "nothing is expected");
-    let asked = list(&handle);
-    let request = far.request().await;
-    let begun = tokio::time::Instant::now();
-    state
-        .wait_for(|state| matches!(state, LinkState::Unanswered { .. }))
-        .await
-        .unwrap();
-    assert!(
-        begun.elapsed() <= Duration::from_secs(1),
-        "{:?}",
-        begun.elapsed()
-    );
-    far.reply(request.id, Ok(ReplyBody::Containers(Vec::new())));
-    asked.await.unwrap().unwrap();
-    assert_eq!(*state.borrow(), LinkState::Connected);
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_snapshot_replaces_what_was_known_and_handles_stay_valid() {
     let (handle, mut master, far) = FakeMaster::connected(ready()).await;
@@ -241,7 +191,8 @@ async fn the_snapshot_replaces_what_was_known_and_handles_stay_valid() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_event_makes_the_session_ask_for_the_whole_truth() {
-    let (_handle, mut master, far) = FakeMaster::connected(ready()).await;
+    let (handle, mut master, far) = FakeMaster::connected(ready()).await;
+    let mut events = Events::new(handle.view().events().expect("the session lives"));
     let event = |seq| {
         MasterToClient::Event(Event {
             seq,
@@ -253,6 +204,9 @@ async fn a_missing_event_makes_the_session_ask_for_the_whole_truth() {
     far.say(event(3), Vec::new());
     let (initiate, _far) = master.accept(ready()).await;
     assert_eq!(initiate.session, SessionAsk::Resume(fake::SESSION));
+    let gone = LocationEvent::ContainerGone(CONTAINER);
+    assert_eq!(events.next().await, Some(gone), "told once");
+    assert_eq!(events.next().await, Some(LocationEvent::Resumed));
 }
 
 #[tokio::test(start_paused = true)]
