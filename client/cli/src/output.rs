@@ -24,6 +24,15 @@ pub(crate) fn harmless(text: &str) -> String {
         .collect()
 }
 
+/// As a shell takes it: a path or name that it would take apart is put into quotes.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Prints a value as indented JSON.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
     line(&serde_json::to_string_pretty(value)?)
@@ -52,6 +61,12 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failu
 /// A note for the person, on stderr.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", harmless(text));
+}
+
+/// A number and what is counted: `1 container`, `2 containers`.
+pub(crate) fn count(count: usize, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{s}")
 }
 
 /// Bytes as people read them: powers of 1024, three digits.
@@ -100,6 +115,28 @@ mod tests {
             harmless(hostile),
             "a\tb\n\u{fffd}]0;title\u{fffd}\u{fffd}2J\u{fffd}"
         );
+    }
+
+    #[test]
+    fn a_shell_reads_what_was_quoted() {
+        for word in [
+            "/var/lib/teu",
+            "a b",
+            "it's",
+            "$HOME",
+            "",
+            "a;b",
+            "é",
+            "~x",
+            "a\nb",
+        ] {
+            let said = std::process::Command::new("sh")
+                .args(["-c", &format!("printf %s {}", quoted(word))])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8_lossy(&said.stdout), word);
+        }
+        assert_eq!(quoted("/var/lib/teu"), "/var/lib/teu");
     }
 
     #[test]

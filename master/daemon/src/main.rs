@@ -5,7 +5,7 @@
 mod ready;
 
 use std::{
-    io::Write as _,
+    io::{IsTerminal as _, Write as _},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -130,6 +130,8 @@ fn main() -> miette::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Colours are for people: not for files and journals.
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .init();
     match cli.verb {
         Some(Verb::PublicKey { data } | Verb::Keygen { data }) => print_key(&data.path),
