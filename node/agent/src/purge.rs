@@ -109,6 +109,7 @@ pub async fn run(instance: &InstanceName, root: &Path, kept: &Data) -> Result<()
     };
     // Volumes stay where they are, unless their file is in the data directory and goes with it.
     mounts::unmount(&data.path().join("volumes"))?;
+    mounts::unmount(&data.path().join("scratch"))?;
     let elsewhere = match pool {
         PoolChoice::Loop(file) => Some(file.as_path()),
         _ => None,
