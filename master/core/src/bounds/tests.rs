@@ -22,10 +22,16 @@ type Change = fn(&mut SpawnSpec);
 
 #[test]
 fn what_is_within_bounds_passes() {
-    let good: [Change; 6] = [
+    let good: [Change; 7] = [
         |_| {},
         |s| s.process.args = Some(vec!["sh".into(), String::new()]),
         |s| s.process.env = vec![("A".into(), "b=c".into())],
+        |s| {
+            let value = "x".repeat(1_000);
+            s.process.env = (0..1_000)
+                .map(|n| (format!("V{n}"), value.clone()))
+                .collect();
+        },
         |s| s.hostname = Some("web-1".into()),
         |s| s.limits.memory_bytes = Some(4 << 20),
         |s| s.labels = (0..64).map(|n| (n.to_string(), "x".repeat(256))).collect(),
@@ -39,12 +45,14 @@ fn what_is_within_bounds_passes() {
 
 #[test]
 fn what_is_beyond_is_refused() {
-    let bad: [Change; 16] = [
+    let bad: [Change; 21] = [
         |s| s.process.args = Some(vec!["a\0b".into()]),
         |s| s.process.args = Some(vec!["x".repeat(200 << 10)]),
         |s| s.process.args = Some(vec![String::new(); 5_000]),
         |s| s.process.env = vec![("A=".into(), String::new())],
         |s| s.process.env = vec![(String::new(), "b".into())],
+        |s| s.process.env = vec![("A".into(), String::new()); 4_097],
+        |s| s.process.env = vec![("A".into(), "x".repeat(100 << 10)); 13],
         |s| s.process.workdir = Some("srv".into()),
         |s| s.process.user = Some(String::new()),
         |s| s.entrypoint = Some(vec!["\0".into()]),
@@ -55,6 +63,9 @@ fn what_is_beyond_is_refused() {
         |s| s.limits.memory_bytes = Some(1),
         |s| s.limits.cpu_millis = Some(9),
         |s| s.limits.pids = Some(0),
+        |s| s.limits.pids = Some(4_000_000),
+        |s| s.limits.storage_bytes = Some((16 << 20) - 1),
+        |s| s.limits.storage_bytes = Some(1 << 60),
         |s| s.limits.memory_bytes = Some(u64::MAX),
     ];
     for (n, change) in bad.iter().enumerate() {
