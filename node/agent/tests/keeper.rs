@@ -12,6 +12,8 @@ mod confinement;
 mod death;
 #[path = "keeper/further.rs"]
 mod further;
+#[path = "keeper/reaping.rs"]
+mod reaping;
 #[path = "keeper/rig.rs"]
 mod rig;
 #[path = "keeper/root.rs"]
@@ -35,6 +37,7 @@ mod volumes;
 
 use rig::{Rig, command, sh};
 use teu_node::keeper::{ExitStatus, Refusal, StartError};
+use teu_protocol::image_config::signal::Signal;
 
 #[tokio::test]
 async fn output_and_exit_code_are_told() {
@@ -67,7 +70,7 @@ async fn a_signal_is_told_as_one() {
         .link
         .signal(
             boxed.main(),
-            libc::SIGKILL,
+            Signal::KILL,
             teu_node::keeper::SignalScope::Leader,
         )
         .await
@@ -89,7 +92,7 @@ async fn sigterm_reaches_a_handler() {
         .link
         .signal(
             boxed.main(),
-            libc::SIGTERM,
+            Signal::TERM,
             teu_node::keeper::SignalScope::Leader,
         )
         .await

@@ -43,6 +43,10 @@ pub struct SpawnPlan {
     pub tty: Option<TermSize>,
     /// Standard input stays open.
     pub stdin: bool,
+    /// Killed this long after its start.
+    pub timeout_ms: Option<u64>,
+    /// An init of ours in front of the program.
+    pub init: bool,
     /// Written before anything runs, with their contents.
     pub files: Vec<(PreBootFile, Bytes)>,
     /// Not to be started yet.
@@ -72,6 +76,8 @@ pub struct ExecPlan {
     pub tty: Option<TermSize>,
     /// Standard input stays open.
     pub stdin: bool,
+    /// Killed this long after its start.
+    pub timeout_ms: Option<u64>,
     /// Ends with this attachment.
     pub bound: Option<AttachmentId>,
 }
@@ -110,6 +116,8 @@ pub fn plan_spawn(spawn: &NodeSpawn, bulk: &[Bytes], platform: &str) -> Result<S
         hostname,
         tty: spec.process.tty,
         stdin: spec.process.stdin,
+        timeout_ms: spec.process.timeout_ms,
+        init: spec.init,
         files: with_contents(&spec.files, bulk)?,
         asleep: spec.asleep,
     })
@@ -146,6 +154,7 @@ pub fn plan_exec(
         process: process.into(),
         tty: spec.tty,
         stdin: spec.stdin,
+        timeout_ms: spec.timeout_ms,
         bound,
     })
 }

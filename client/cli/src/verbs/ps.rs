@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use teu::{ContainerInfo, ContainerState, NodeOffer, VolumeInfo, VolumeMount};
+use teu::{ContainerInfo, ContainerState, NodeOffer, NodeState, VolumeInfo, VolumeMount};
 
 use crate::{
     args::{Format, Globals, Listing},
@@ -29,6 +29,8 @@ struct Row<'a> {
     #[serde(flatten)]
     info: &'a ContainerInfo,
     node_name: &'a str,
+    /// The node's link is down: the state is the one that was last heard.
+    node_lost: bool,
     ports: Vec<String>,
     mounts: Vec<String>,
 }
@@ -73,6 +75,7 @@ fn row<'a>(
     Row {
         info,
         node_name: node.map_or("", |node| node.name.as_str()),
+        node_lost: node.is_some_and(|node| node.state == NodeState::Lost),
         ports: published
             .iter()
             .filter(|published| published.container == info.id)
@@ -104,7 +107,7 @@ fn cells(row: &Row<'_>) -> Vec<String> {
         row.info.image_name.clone(),
         shortened(&row.info.command.join(" ")),
         format!("{} ago", output::ago(row.info.created_ms)),
-        status(&row.info.state),
+        told(&row.info.state, row.node_lost),
         row.info
             .ip
             .map_or_else(|| "-".to_owned(), |ip| ip.to_string()),
@@ -114,9 +117,19 @@ fn cells(row: &Row<'_>) -> Vec<String> {
     ]
 }
 
+/// A state in words, and whether it is only what was last heard. An end stays what it is.
+fn told(state: &ContainerState, node_lost: bool) -> String {
+    match state {
+        ContainerState::Exited { .. } | ContainerState::Destroyed => status(state),
+        _ if node_lost => format!("node lost, was {}", status(state)),
+        _ => status(state),
+    }
+}
+
 /// A state in words.
 pub(crate) fn status(state: &ContainerState) -> String {
     match state {
+        ContainerState::Destroyed => "destroyed".to_owned(),
         ContainerState::Requested => "requested".to_owned(),
         ContainerState::Preparing => "preparing".to_owned(),
         ContainerState::Asleep => "asleep".to_owned(),
@@ -147,6 +160,21 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_lost_node_runs_is_not_said_to_be_up() {
+        let running = ContainerState::Running { since_ms: 0 };
+        assert!(told(&running, false).starts_with("up "));
+        assert!(told(&running, true).starts_with("node lost, was up "));
+        let ended = ContainerState::Exited {
+            termination: teu::Termination {
+                status: teu::ExitStatus::Code(3),
+                cause: teu::Cause::Exited,
+            },
+            at_ms: 0,
+        };
+        assert!(told(&ended, true).starts_with("exited (3)"));
+    }
 
     #[test]
     fn a_command_cannot_play_with_the_terminal() {

@@ -7,7 +7,7 @@ use std::error::Error;
 use teu_protocol::message::{Refusal, RefusalCode};
 
 use crate::{
-    keeper::{self, StartError},
+    keeper::{self, LinkError, StartError},
     layers::LayerError,
     link::chain,
     slots::SlotError,
@@ -19,6 +19,15 @@ use crate::{
 pub fn refuse_internal(what: &str, error: &(dyn Error + 'static)) -> Refusal {
     let message = format!("{what}: {}. `teu doctor` looks at the node", chain(error));
     Refusal::new(RefusalCode::Internal, message)
+}
+
+/// As [`refuse_start`], of a container that was running: its keeper leaves when it ends.
+#[must_use]
+pub fn refuse_running(error: &StartError) -> Refusal {
+    match error {
+        StartError::Link(LinkError::Gone) => refuse_start(&keeper::Refusal::NotRunning.into()),
+        error => refuse_start(error),
+    }
 }
 
 /// A process that could not be started, or a keeper's other refusals.
@@ -34,7 +43,7 @@ pub fn refuse_start(error: &StartError) -> Refusal {
         Keeper::UnknownUser(_) => RefusalCode::BadRequest,
         Keeper::NotRunning | Keeper::NoTerminal => RefusalCode::WrongState,
         Keeper::NoSuchProcess => RefusalCode::NotFound,
-        Keeper::TooManyProcesses => RefusalCode::LimitReached,
+        Keeper::TooManyProcesses | Keeper::PidsLimit { .. } => RefusalCode::LimitReached,
         Keeper::Failed { .. } | Keeper::NotWarm | Keeper::ProcessExists | Keeper::StdinOverrun => {
             RefusalCode::Internal
         }
@@ -47,6 +56,8 @@ pub fn refuse_start(error: &StartError) -> Refusal {
             "; check its permissions, and that its interpreter is in the image"
         }
         Keeper::UnknownUser(_) => "; use a user of the image, or a number",
+        Keeper::PidsLimit { .. } => "; end some of its processes, or run it with a larger limit",
+        Keeper::NotRunning => ". `teu logs` shows what it said; spawn another one",
         Keeper::NoTerminal => "; start it with a terminal (-t)",
         _ => "",
     };

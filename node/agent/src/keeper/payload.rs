@@ -10,7 +10,7 @@ use super::{
     report::Report,
     wire::{Refusal, StartStep},
 };
-use crate::sys::{fork, pty, seccomp::SeccompProgram, users::Identity};
+use crate::sys::{fork, init, pty, seccomp::SeccompProgram, users::Identity};
 
 /// Where programs are looked for if the image does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,6 +30,7 @@ pub(super) struct Payload {
     env: Vec<(String, String)>,
     tty: Option<TerminalSize>,
     open_stdin: bool,
+    init: bool,
     /// To be entered once more, for something was mounted since.
     cwd: Option<PathBuf>,
     stdio: ChildStdio,
@@ -63,6 +64,7 @@ impl Payload {
             env,
             tty: plan.tty,
             open_stdin: plan.open_stdin,
+            init: plan.init,
             cwd: None,
             stdio,
             report,
@@ -79,7 +81,13 @@ impl Payload {
     /// Becomes the program. Returns only if that failed, and has reported it then.
     pub(super) fn execute(&self) {
         let refusal = match self.prepare() {
-            Ok(()) => self.exec(),
+            Ok(()) => match self.init.then(init::stand_in_front) {
+                None | Some(Ok(())) => self.exec(),
+                Some(Err(error)) => Refusal::Failed {
+                    step: StartStep::Execute,
+                    reason: error.to_string(),
+                },
+            },
             Err((step, error)) => Refusal::Failed {
                 step,
                 reason: error.to_string(),

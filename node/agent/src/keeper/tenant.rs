@@ -1,6 +1,6 @@
 //! A further process in a running container (exec).
 //!
-//! Owner: forked by the keeper. Not done by libcontainer 0.7, whose tenant builder leaves `user` out
+//! Owner: forked by the container's reaper for the keeper. Not done by libcontainer 0.7, whose tenant builder leaves `user` out
 //! of the namespaces that it joins (the process would run as the host's root behind a mount
 //! namespace) and drops seccomp from the specification. Here the process gets exactly what the
 //! first one has: namespaces, ids, capabilities, `no_new_privs`, seccomp, and the container's limits.
@@ -101,29 +101,23 @@ impl Tenant<'_> {
             Rc::clone(&self.seccomp),
         );
         let inner_report = Rc::clone(&self.report);
-        // Only a child is born into the pid namespace that was joined; as a sibling, the keeper is
-        // its parent and reaps it.
-        let pid = fork::fork(
-            ForkOptions {
-                into_cgroup: None,
-                as_sibling: true,
-            },
-            move || {
-                match become_user(&identity, &cwd) {
-                    Ok(()) => payload.execute(),
-                    Err(refusal) => {
-                        let _ = Report::Failed(refusal).send(&*inner_report, None);
-                    }
+        // Only a child is born into the pid namespace that was joined; as a sibling, the reaper is
+        // its parent.
+        let (pid, pidfd) = fork::fork_sibling(move || {
+            match become_user(&identity, &cwd) {
+                Ok(()) => payload.execute(),
+                Err(refusal) => {
+                    let _ = Report::Failed(refusal).send(&*inner_report, None);
                 }
-                1
-            },
-        )
+            }
+            1
+        })
         .map_err(failed(join))?;
         Report::Created {
             pid,
             steps_us: Vec::new(),
         }
-        .send(&*self.report, None)
+        .send(&*self.report, Some(pidfd.as_fd()))
         .map_err(failed(join))
     }
 }

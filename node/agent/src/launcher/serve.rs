@@ -156,7 +156,7 @@ impl Launcher {
         };
         fork::fork(ForkOptions::default(), move || {
             // The agent's socket stays open here otherwise, and its end would go unnoticed.
-            if fork::close_all_but(listener.as_raw_fd()).is_err() {
+            if fork::close_all_but(&[listener.as_raw_fd()]).is_err() {
                 return 1;
             }
             keeper::run(config, listener)
