@@ -4,7 +4,7 @@
 //! the raw bytes (whose digest is the image's id) are what travels. Invariant: whatever Docker,
 //! Podman, BuildKit or Kaniko have written is read, nulls and missing fields included, and what is
 //! returned is bounded by [`MAX_CONFIG_BYTES`].
-//! Next: [`compose`] for Docker's rules on top of it, [`user`] for `USER`, [`signal`] for
+//! Next: [`mod@compose`] for Docker's rules on top of it, [`user`] for `USER`, [`signal`] for
 //! `STOPSIGNAL`. Source: OCI image specification 1.1, "Image Configuration".
 
 pub mod compose;

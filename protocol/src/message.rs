@@ -14,6 +14,7 @@ mod request;
 mod spec;
 mod state;
 mod stream;
+mod time;
 mod volume;
 
 pub use handshake::{Initiate, Ready, Role, SessionAsk, SessionLimits, Topology, Welcome};

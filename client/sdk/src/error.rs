@@ -41,7 +41,7 @@ pub enum Error {
         refusal: Refusal,
     },
     /// No answer in time. What was asked for may still happen, once.
-    #[error("cannot {attempt}: no answer within {} s", waited.as_secs())]
+    #[error("cannot {attempt}: no answer within {waited:?}")]
     Timeout {
         /// What was asked for.
         attempt: &'static str,
@@ -84,8 +84,8 @@ pub enum Error {
     },
     /// The container did not get ready in time.
     #[error(
-        "container {} did not get ready: {waiting_for} took longer than {} s ({last})",
-        container.short(), waited.as_secs()
+        "container {} did not get ready: {waiting_for} took longer than {waited:?} ({last})",
+        container.short()
     )]
     NotReady {
         /// The container.
@@ -99,13 +99,13 @@ pub enum Error {
     },
     /// Neither the location nor this machine has the image.
     #[error(
-        "there is no image `{name}`: asked {asked}; \
-         import one with `teu image import FILE`, or build or pull it with your container engine"
+        "no image `{name}` in {asked}; \
+         import it with `teu image import FILE`, or build or pull it with your container engine"
     )]
     NoImage {
         /// The image as it was named.
         name: String,
-        /// Who was asked, and what came back.
+        /// Where it was looked for, and what came back.
         asked: String,
     },
     /// An image on this machine cannot be read.
@@ -153,9 +153,12 @@ impl Error {
         }
     }
 
-    /// The stable code of the location's refusal, if it refused: `Busy`, `NoSpace`, `Faulted`, ….
+    /// The stable code of the location's refusal, if it refused, or `ImageMissing` for [`Error::NoImage`]: `Busy`, `NoSpace`, `Faulted`, ….
     #[must_use]
     pub const fn code(&self) -> Option<RefusalCode> {
+        if let Self::NoImage { .. } = self {
+            return Some(RefusalCode::ImageMissing);
+        }
         match self.refusal() {
             Some(refusal) => Some(refusal.code),
             None => None,
@@ -184,6 +187,17 @@ impl Error {
             | Self::BadAddress(_)
             | Self::Invalid { .. }
             | Self::Nonsense { .. } => false,
+        }
+    }
+}
+
+/// Reading from and writing to processes, tunnels and exports fails with [`io::Error`]; `?` turns it
+/// into this.
+impl From<io::Error> for Error {
+    fn from(source: io::Error) -> Self {
+        Self::Io {
+            attempt: "read or write a stream",
+            source,
         }
     }
 }

@@ -157,13 +157,13 @@ fn describe(location: &Location, args: &RunArgs) -> Result<SpawnBuilder, Failure
         }
     }
     for file in &args.file {
-        spawn = spawn.file(file.read()?);
+        spawn = spawn.pre_boot(file.read()?);
     }
     for file in &args.secret {
-        spawn = spawn.file(file.read()?.secret());
+        spawn = spawn.pre_boot(file.read()?.secret());
     }
     if let Some(name) = &args.name {
-        spawn = spawn.tag(name)?;
+        spawn = spawn.tag(name);
     }
     for label in &args.label {
         let (key, value) = label.split_once('=').unwrap_or((label, ""));

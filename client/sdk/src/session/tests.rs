@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use teu_protocol::{
     ids::{StreamId, Tag},
     message::{
@@ -18,6 +19,7 @@ use super::{
     fake::{self, CONTAINER, FakeMaster, FarEnd, container, ready},
 };
 use crate::{
+    Events, LocationEvent,
     error::{CloseReason, ConnectError, Error},
     stream::{Stream, StreamItem, StreamOver},
 };
@@ -184,7 +186,8 @@ async fn the_snapshot_replaces_what_was_known_and_handles_stay_valid() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_event_makes_the_session_ask_for_the_whole_truth() {
-    let (_handle, mut master, far) = FakeMaster::connected(ready()).await;
+    let (handle, mut master, far) = FakeMaster::connected(ready()).await;
+    let mut events = Events::new(handle.view().events().expect("the session lives"));
     let event = |seq| {
         MasterToClient::Event(Event {
             seq,
@@ -196,6 +199,9 @@ async fn a_missing_event_makes_the_session_ask_for_the_whole_truth() {
     far.say(event(3), Vec::new());
     let (initiate, _far) = master.accept(ready()).await;
     assert_eq!(initiate.session, SessionAsk::Resume(fake::SESSION));
+    let gone = LocationEvent::ContainerGone(CONTAINER);
+    assert_eq!(events.next().await, Some(gone), "told once");
+    assert_eq!(events.next().await, Some(LocationEvent::Resumed));
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,9 @@ use teu_protocol::{
         ContainerInfo, ContainerState, EventBody, NodeOffer, Offer, ProcessInfo, Ready, VolumeInfo,
     },
 };
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
+
+use crate::events::{self, LocationEvent};
 
 /// A container as its handles see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,7 @@ type Containers = HashMap<ContainerId, watch::Receiver<ContainerView>>;
 pub(crate) struct View {
     pub(crate) offer: watch::Receiver<Offer>,
     containers: watch::Receiver<Containers>,
+    events: broadcast::WeakSender<LocationEvent>,
 }
 
 impl View {
@@ -38,6 +41,11 @@ impl View {
             .values()
             .map(|view| view.borrow().info.clone())
             .collect()
+    }
+
+    /// `None` if the session is over.
+    pub(crate) fn events(&self) -> Option<broadcast::Receiver<LocationEvent>> {
+        Some(self.events.upgrade()?.subscribe())
     }
 
     pub(crate) fn volume(&self, id: VolumeId) -> Option<VolumeInfo> {
@@ -56,6 +64,7 @@ pub(super) struct ViewWriter {
     offer: watch::Sender<Offer>,
     containers: watch::Sender<Containers>,
     writers: HashMap<ContainerId, watch::Sender<ContainerView>>,
+    events: broadcast::Sender<LocationEvent>,
     seq: u64,
 }
 
@@ -70,15 +79,18 @@ impl ViewWriter {
     pub(super) fn new() -> (Self, View) {
         let (offer, offer_rx) = watch::channel(Offer::default());
         let (containers, containers_rx) = watch::channel(Containers::new());
+        let (events, _) = broadcast::channel(events::KEPT);
         let view = View {
             offer: offer_rx,
             containers: containers_rx,
+            events: events.downgrade(),
         };
         (
             Self {
                 offer,
                 containers,
                 writers: HashMap::new(),
+                events,
                 seq: 0,
             },
             view,
@@ -99,6 +111,7 @@ impl ViewWriter {
             .collect();
         gone.into_iter().for_each(|id| self.remove(id));
         ready.containers.into_iter().for_each(|info| self.put(info));
+        self.tell(LocationEvent::Resumed);
     }
 
     /// Takes in the event number `seq`; those that are already known change nothing.
@@ -113,6 +126,7 @@ impl ViewWriter {
             });
         }
         self.seq = seq;
+        let event = LocationEvent::from(body.clone());
         match body {
             EventBody::Node(node) => self.put_node(node),
             EventBody::NodeGone(id) => {
@@ -128,7 +142,13 @@ impl ViewWriter {
             EventBody::VolumeGone(id) => self.remove_volume(id),
             EventBody::Warning(text) => tracing::warn!(target: "teu", "{text}"),
         }
+        self.tell(event);
         Ok(())
+    }
+
+    /// An error means that nobody listens.
+    fn tell(&self, event: LocationEvent) {
+        let _ = self.events.send(event);
     }
 
     /// Takes in what an answer says. Events are newer than answers that repeat themselves, so an
