@@ -12,7 +12,11 @@ use teu_protocol::{
     message::{Finding, Severity, VolumeState},
 };
 
-use crate::{containers::Yard, keeper};
+use crate::{
+    containers::Yard,
+    keeper,
+    scratch::{DEFAULT_STORAGE_BYTES, Scratch},
+};
 
 /// Below this share of the disk, images no longer fit soon.
 const DISK_FREE_PERCENT: u64 = 5;
@@ -29,6 +33,7 @@ pub async fn examine(
         program("nft", "the package nftables"),
         disk(yard.data.path()),
     ];
+    findings.extend(scratch(yard.data.scratch().clone()).await);
     let problems = yard.network.check().await;
     if problems.is_empty() {
         findings.push(good("network", "bridge, rules and forwarding are in place"));
@@ -164,6 +169,53 @@ fn disk(data: &Path) -> Finding {
     } else {
         good("disk", &message)
     }
+}
+
+/// Where containers write.
+async fn scratch(scratch: Scratch) -> Vec<Finding> {
+    let look = move || scratch_findings(&scratch);
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+}
+
+fn scratch_findings(scratch: &Scratch) -> Vec<Finding> {
+    const SUBJECT: &str = "containers' disk";
+    let mut findings = vec![match (scratch.unbounded(), scratch.space()) {
+        (Some(why), _) => {
+            let message = format!(
+                "what a container writes into its root has no bound on this node, and a full disk is everybody's: {why}"
+            );
+            let cure = "see to that and restart the node while it has no containers; until then the node refuses \
+                        containers when its disk is at its reserve";
+            poor(Severity::Warning, SUBJECT, message, cure)
+        }
+        (None, Some(space)) => {
+            let message = format!(
+                "{} of {} MiB free, {} MiB for a container without --storage",
+                space.free >> 20,
+                space.total >> 20,
+                DEFAULT_STORAGE_BYTES >> 20
+            );
+            match scratch.has_room() {
+                Ok(()) => good(SUBJECT, &message),
+                Err(_) => {
+                    let cure = "remove containers that wrote much (`teu rm`)";
+                    poor(Severity::Bad, SUBJECT, message, cure)
+                }
+            }
+        }
+        (None, None) => {
+            let message = "the file system of containers cannot be looked at".to_owned();
+            let cure = "see `dmesg`; it is made anew when the node starts without containers";
+            poor(Severity::Bad, SUBJECT, message, cure)
+        }
+    }];
+    findings.extend(scratch.warnings().into_iter().map(|warning| {
+        let (message, cure) = warning
+            .split_once("; ")
+            .unwrap_or((&warning, "free some room on the host's disk"));
+        poor(Severity::Warning, SUBJECT, message.to_owned(), cure)
+    }));
+    findings
 }
 
 fn leftovers(yard: &Yard, stuck: &[ContainerId]) -> Finding {

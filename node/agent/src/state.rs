@@ -22,6 +22,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use teu_node_core::accounts::UidRanges;
 use teu_protocol::{ids::ContainerId, message::Topology};
 
+use crate::scratch::Scratch;
+
 /// Something on disk cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -83,6 +85,7 @@ impl StateError {
 #[derive(Debug, Clone)]
 pub struct DataDir {
     root: PathBuf,
+    scratch: Scratch,
 }
 
 /// Held while the agent runs.
@@ -97,8 +100,10 @@ impl DataDir {
     /// # Errors
     /// [`StateError::Io`].
     pub fn open(root: &Path) -> Result<Self, StateError> {
+        let scratch = Scratch::none("it is not opened yet");
         let this = Self {
             root: root.to_owned(),
+            scratch: scratch.clone(),
         };
         for dir in [root, &this.containers()] {
             fs::DirBuilder::new()
@@ -108,7 +113,20 @@ impl DataDir {
                 .map_err(StateError::io("make", dir))?;
         }
         let root = fs::canonicalize(root).map_err(StateError::io("find", root))?;
-        Ok(Self { root })
+        Ok(Self { root, scratch })
+    }
+
+    /// Gives containers' writable layers and logs a file system of their own. Blocking.
+    #[must_use]
+    pub fn with_scratch(self) -> Self {
+        let scratch = Scratch::open(&self.root);
+        Self { scratch, ..self }
+    }
+
+    /// Where containers' writable layers and logs lie.
+    #[must_use]
+    pub const fn scratch(&self) -> &Scratch {
+        &self.scratch
     }
 
     /// Its path.
@@ -173,7 +191,8 @@ impl DataDir {
     /// One container's directory.
     #[must_use]
     pub fn container(&self, id: ContainerId) -> ContainerDir {
-        ContainerDir::new(self.containers().join(id.to_string()))
+        let path = self.containers().join(id.to_string());
+        ContainerDir::new(id, path, self.scratch.clone())
     }
 }
 

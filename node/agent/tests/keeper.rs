@@ -12,6 +12,8 @@ mod confinement;
 mod death;
 #[path = "keeper/further.rs"]
 mod further;
+#[path = "keeper/odd_images.rs"]
+mod odd_images;
 #[path = "keeper/reaping.rs"]
 mod reaping;
 #[path = "keeper/rig.rs"]
@@ -22,6 +24,8 @@ mod root;
 mod stdio;
 #[path = "keeper/unified.rs"]
 mod unified;
+#[path = "keeper/users.rs"]
+mod users;
 #[path = "keeper/volume_exchange.rs"]
 mod volume_exchange;
 #[path = "keeper/volume_lab.rs"]
@@ -34,6 +38,8 @@ mod volume_requests;
 mod volume_worker;
 #[path = "keeper/volumes.rs"]
 mod volumes;
+#[path = "keeper/working_dirs.rs"]
+mod working_dirs;
 
 use rig::{Rig, command, sh};
 use teu_node::keeper::{ExitStatus, Refusal, StartError};

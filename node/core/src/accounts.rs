@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use teu_protocol::ids::PublicKey;
+use teu_protocol::{ids::PublicKey, image_config::user::IdInContainer};
 
 /// The first id of the first range: above what login tools and `subuid` files give out.
 const FIRST: u32 = 1_000_000;
 
 /// Ids in a range: all 16-bit ones, as images expect (`nobody` is 65534).
-pub const IDS_PER_ACCOUNT: u32 = 65_536;
+pub const IDS_PER_ACCOUNT: u32 = IdInContainer::COUNT;
 
 /// Accounts that fit below 2^31, which some file systems and tools take as the end.
 const MAX_ACCOUNTS: u32 = (i32::MAX as u32 - FIRST) / IDS_PER_ACCOUNT;

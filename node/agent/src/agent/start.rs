@@ -92,6 +92,7 @@ pub enum Ended {
 pub async fn run(config: &AgentConfig) -> Result<Ended, AgentError> {
     let data = DataDir::open(&config.data)?;
     let _lock = data.lock()?;
+    let data = open_scratch(data).await?;
     let run_dir = config.run_dir();
     make_run_dir(&run_dir)?;
     let key = load_or_make_key(&data)?;
@@ -122,6 +123,15 @@ pub async fn run(config: &AgentConfig) -> Result<Ended, AgentError> {
     link_task.abort();
     stop_task.abort();
     outcome
+}
+
+/// Before anything looks at containers, and before the first keeper.
+async fn open_scratch(data: DataDir) -> Result<DataDir, AgentError> {
+    let opened = tokio::task::spawn_blocking(move || data.with_scratch()).await;
+    opened.map_err(|error| AgentError::Io {
+        action: "open the file system of containers".to_owned(),
+        source: std::io::Error::other(error),
+    })
 }
 
 fn make_run_dir(run_dir: &Path) -> Result<(), AgentError> {
@@ -171,6 +181,8 @@ async fn assemble(
     let cgroup_parent = config.instance.as_str().to_owned();
     let accounts = data.accounts()?;
     let found = find(&data, &run_dir, &cgroup_parent).await?;
+    data.scratch().sweep(&data.containers());
+    data.scratch().keep_growing();
     let name_servers = name_servers();
     let network = open_network(config, &topology, &name_servers, &found).await?;
     let program = std::env::current_exe().map_err(|source| AgentError::Io {

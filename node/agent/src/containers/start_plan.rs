@@ -41,14 +41,17 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
         name_servers,
         mounts,
     } = place;
-    let files = plan.files.iter().map(|(file, contents)| PreBootFile {
-        path: PathBuf::from(&file.path),
-        contents: contents.to_vec(),
-        mode: file.mode,
-        uid: file.uid,
-        gid: file.gid,
-        secret: file.secret,
-    });
+    let files = plan
+        .files
+        .iter()
+        .map(|(file, owner, contents)| PreBootFile {
+            path: PathBuf::from(&file.path),
+            contents: contents.to_vec(),
+            mode: file.mode,
+            uid: owner.uid,
+            gid: owner.gid,
+            secret: file.secret,
+        });
     StartPlan {
         container: plan.record.container,
         dir: dir.path().to_owned(),

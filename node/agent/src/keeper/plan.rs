@@ -6,7 +6,10 @@
 use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use teu_protocol::ids::{ContainerId, ProcessId};
+use teu_protocol::{
+    ids::{ContainerId, ProcessId},
+    image_config::user::{IdInContainer, Owner},
+};
 
 /// An account's range of user and group ids on this host: container id 0 is `base`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,10 +20,16 @@ pub struct IdRange {
 }
 
 impl IdRange {
-    /// The host's id for a container's one; ids outside of the range become the last one in it.
+    /// As they are inside of the container.
+    pub const INSIDE: Self = Self {
+        base: 0,
+        count: IdInContainer::COUNT,
+    };
+
+    /// The host's id for a container's one. A range that is too short (a test's) ends with its last.
     #[must_use]
-    pub const fn host(self, id: u32) -> u32 {
-        let last = self.count.saturating_sub(1);
+    pub const fn host(self, id: IdInContainer) -> u32 {
+        let (id, last) = (id.get(), self.count.saturating_sub(1));
         self.base + if id < last { id } else { last }
     }
 }
@@ -123,11 +132,20 @@ pub struct PreBootFile {
     #[serde(with = "serde_bytes")]
     pub contents: Vec<u8>,
     pub mode: u32,
-    /// Container ids.
-    pub uid: u32,
-    pub gid: u32,
+    pub uid: IdInContainer,
+    pub gid: IdInContainer,
     /// Kept on a tmpfs, never on a disk.
     pub secret: bool,
+}
+
+impl PreBootFile {
+    #[must_use]
+    pub const fn owner(&self) -> Owner {
+        Owner {
+            uid: self.uid,
+            gid: self.gid,
+        }
+    }
 }
 
 impl fmt::Debug for PreBootFile {

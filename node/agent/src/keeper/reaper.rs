@@ -52,7 +52,6 @@ const REQUEST_FDS: usize = 5;
 pub(super) struct ReaperParts {
     pub hostname: String,
     pub ids: IdRange,
-    pub init_pid: i32,
     /// The container's first process.
     pub init_pidfd: OwnedFd,
     /// The container's group.
@@ -185,7 +184,6 @@ impl ReaperParts {
                 plan: &plan,
                 hostname: &self.hostname,
                 ids: self.ids,
-                init_pid: self.init_pid,
                 init_pidfd: &self.init_pidfd,
                 cgroup: &cgroup,
                 stdio: ChildStdio {

@@ -5,6 +5,8 @@
 //!                        upper work  the root's writable layer           (the account's root)
 //!                        logs/ exit.json                                 (its keeper)
 //! ```
+//! `upper`, `work` and `logs` are links into the node's scratch file system, where they have a bound
+//! ([`crate::scratch`]); without one, directories.
 //! Owner: the agent. Invariant: the record is there before anybody is told of the container, and
 //! the directory goes only with the container's destruction.
 
@@ -16,9 +18,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use teu_node_core::record::ContainerRecord;
+use teu_protocol::ids::ContainerId;
 
 use super::{StateError, read, write};
-use crate::sys::names::SlotName;
+use crate::{scratch::Scratch, sys::names::SlotName};
 
 /// What is in `record.mp`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,14 +35,16 @@ pub struct StoredContainer {
 /// One container's directory.
 #[derive(Debug, Clone)]
 pub struct ContainerDir {
+    id: ContainerId,
     path: PathBuf,
+    scratch: Scratch,
 }
 
 impl ContainerDir {
     /// The directory at `path`, which need not exist.
     #[must_use]
-    pub const fn new(path: PathBuf) -> Self {
-        Self { path }
+    pub const fn new(id: ContainerId, path: PathBuf, scratch: Scratch) -> Self {
+        Self { id, path, scratch }
     }
 
     /// Its path.
@@ -60,12 +65,21 @@ impl ContainerDir {
         self.path.join("work")
     }
 
-    /// Makes the directories; those of the root belong to the account's mapped root.
+    /// Makes the directories; those of the root belong to the account's mapped root. `bound`: what the
+    /// container may write, in bytes.
     ///
     /// # Errors
     /// [`StateError::Io`].
-    pub fn make(&self, root: u32) -> Result<(), StateError> {
-        for dir in [self.path.clone(), self.upper(), self.work()] {
+    pub fn make(&self, root: u32, bound: Option<u64>) -> Result<(), StateError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&self.path)
+            .map_err(StateError::io("make", &self.path))?;
+        self.scratch
+            .make(self.id, &self.path, bound)
+            .map_err(StateError::io("make the writable layer of", &self.path))?;
+        for dir in [self.upper(), self.work()] {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o755)
@@ -99,6 +113,9 @@ impl ContainerDir {
     /// # Errors
     /// [`StateError::Io`].
     pub fn remove(&self) -> Result<(), StateError> {
+        self.scratch
+            .remove(self.id)
+            .map_err(StateError::io("remove the writable layer of", &self.path))?;
         match fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StateError::io("remove", &self.path)(error))

@@ -6,6 +6,7 @@
 
 pub mod btrfs;
 pub mod cgroup;
+pub mod credentials;
 pub mod fork;
 pub mod fs_user;
 pub mod holders;
@@ -25,4 +26,3 @@ pub mod pty;
 pub mod rootfs;
 pub mod seccomp;
 pub mod seqpacket;
-pub mod users;

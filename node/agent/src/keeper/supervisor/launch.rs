@@ -121,7 +121,6 @@ impl Supervisor {
         Reaper::start(ReaperParts {
             hostname: container.hosts.hostname.clone(),
             ids: container.ids,
-            init_pid: init.pid,
             init_pidfd: init_pidfd.try_clone().map_err(&failed)?,
             cgroup: self.cgroup.clone(),
             seccomp: Rc::clone(&self.config.seccomp),
