@@ -80,9 +80,12 @@ pub(crate) struct RunArgs {
     /// The most CPU, in cores, such as 0.5
     #[arg(long, value_name = "CORES", value_parser = cpus)]
     cpus: Option<f64>,
-    /// The most processes and threads
+    /// The most processes and threads [default: 1024]
     #[arg(long, value_name = "COUNT")]
     pids: Option<u32>,
+    /// The most that it may write into its root file system, such as 500m [default: 10g]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    storage: Option<u64>,
     /// Kill the container after this long (exit code 124), such as 90s, 5m or 500ms
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
@@ -191,6 +194,9 @@ fn describe(location: &Location, args: &RunArgs) -> Result<SpawnBuilder, Failure
         spawn = spawn.timeout(timeout);
     }
     spawn = spawn.init(args.init);
+    if let Some(storage) = args.storage {
+        spawn = spawn.storage(storage);
+    }
     if args.tty {
         spawn = spawn.tty(terminal::size());
     }
