@@ -24,6 +24,7 @@ use rustix::{
     process::{Signal, WaitOptions, wait},
 };
 use serde::{Deserialize, Serialize};
+use teu_protocol::message::decode_record;
 
 use super::{
     payload::ChildStdio,
@@ -125,7 +126,7 @@ impl Reaper {
         let mut all = Vec::new();
         loop {
             match seqpacket::receive(&self.socket, false) {
-                Ok(Some(packet)) => all.extend(rmp_serde::from_slice::<Reaped>(&packet.bytes).ok()),
+                Ok(Some(packet)) => all.extend(decode_record::<Reaped>(&packet.bytes).ok()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (all, true),
                 Ok(None) | Err(_) => return (all, false),
             }
@@ -207,7 +208,7 @@ fn read_plan(fd: OwnedFd) -> io::Result<ExecPlan> {
     io::Seek::rewind(&mut file)?;
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut file, &mut bytes)?;
-    rmp_serde::from_slice(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    decode_record(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn reap(socket: &OwnedFd, signals: &OwnedFd) -> io::Result<()> {
