@@ -56,6 +56,8 @@ pub(crate) struct Container<'a> {
     ended_ms: Option<u64>,
     node: NodeId,
     node_name: &'a str,
+    /// The link to the node is down: `state` is what was last heard.
+    node_lost: bool,
     session: &'a str,
     ip: Option<std::net::Ipv4Addr>,
     image: &'a Digest,
@@ -80,6 +82,7 @@ pub(crate) const fn container_state(state: &ContainerState) -> &'static str {
         ContainerState::Asleep => "asleep",
         ContainerState::Running { .. } => "running",
         ContainerState::Exited { .. } => "exited",
+        ContainerState::Destroyed => "destroyed",
     }
 }
 
@@ -116,6 +119,7 @@ impl<'a> Container<'a> {
             ended_ms,
             node: info.node,
             node_name,
+            node_lost: false,
             session,
             ip: info.ip,
             image: &info.image,
@@ -128,6 +132,11 @@ impl<'a> Container<'a> {
             ports,
             volumes,
         }
+    }
+
+    pub(crate) const fn on_lost_node(mut self, node_lost: bool) -> Self {
+        self.node_lost = node_lost;
+        self
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use teu::{ContainerInfo, ContainerState, Location, NodeOffer, VolumeInfo, VolumeMount};
+use teu::{ContainerInfo, ContainerState, Location, NodeOffer, NodeState, VolumeInfo, VolumeMount};
 
 mod filter;
 
@@ -51,6 +51,8 @@ pub(super) struct Row {
     pub(super) info: ContainerInfo,
     pub(super) session: String,
     pub(super) node_name: String,
+    /// The node's link is down: the state is the one that was last heard.
+    pub(super) node_lost: bool,
     ports: Vec<String>,
     pub(super) mounts: Vec<String>,
 }
@@ -65,6 +67,7 @@ impl Row {
             &self.ports,
             &self.mounts,
         )
+        .on_lost_node(self.node_lost)
     }
 }
 
@@ -142,6 +145,7 @@ fn row(
     let node = nodes.iter().find(|node| node.id == info.node);
     let session = location.session_name();
     Row {
+        node_lost: node.is_some_and(|node| node.state == NodeState::Lost),
         session: session.map(ToString::to_string).unwrap_or_default(),
         node_name: node.map(|node| node.name.clone()).unwrap_or_default(),
         ports: published
@@ -177,7 +181,7 @@ fn cell(row: &Row, column: &str, args: &PsArgs) -> String {
         "IMAGE" => shortened(&info.image_name, SHORT),
         "COMMAND" if args.no_trunc => clean(&info.command.join(" ")),
         "COMMAND" => shortened(&info.command.join(" "), SHORT),
-        "STATUS" => status(&info.state),
+        "STATUS" => told(&info.state, row.node_lost),
         "NODE" => row.node_name.clone(),
         "SESSION" => row.session.clone(),
         "PORTS" => row.ports.join(", "),
@@ -189,9 +193,19 @@ fn cell(row: &Row, column: &str, args: &PsArgs) -> String {
 /// Letters of a column that may be long: with these a line has 80, if names are short.
 const SHORT: usize = 16;
 
+/// A state in words, and whether it is only what was last heard. An end stays what it is.
+fn told(state: &ContainerState, node_lost: bool) -> String {
+    match state {
+        ContainerState::Exited { .. } | ContainerState::Destroyed => status(state),
+        _ if node_lost => format!("node lost, was {}", status(state)),
+        _ => status(state),
+    }
+}
+
 /// A state in words.
 pub(crate) fn status(state: &ContainerState) -> String {
     match state {
+        ContainerState::Destroyed => "destroyed".to_owned(),
         ContainerState::Requested => "requested".to_owned(),
         ContainerState::Preparing => "preparing".to_owned(),
         ContainerState::Asleep => "asleep".to_owned(),
@@ -226,6 +240,21 @@ fn shortened(text: &str, letters: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_lost_node_runs_is_not_said_to_be_up() {
+        let running = ContainerState::Running { since_ms: 0 };
+        assert!(told(&running, false).starts_with("up "));
+        assert!(told(&running, true).starts_with("node lost, was up "));
+        let ended = ContainerState::Exited {
+            termination: teu::Termination {
+                status: teu::ExitStatus::Code(3),
+                cause: teu::Cause::Exited,
+            },
+            at_ms: 0,
+        };
+        assert!(told(&ended, true).starts_with("exited (3)"));
+    }
 
     #[test]
     fn a_command_cannot_play_with_the_terminal() {

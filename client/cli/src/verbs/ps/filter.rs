@@ -126,6 +126,7 @@ mod tests {
             info: container(),
             session: "default".to_owned(),
             node_name: "pc".to_owned(),
+            node_lost: false,
             ports: Vec::new(),
             mounts: vec!["db:/data:ro".to_owned()],
         }

@@ -1,6 +1,6 @@
 //! How `teu run`'s values are written: sizes, variables, files, volumes.
 
-use std::{fmt::Write as _, fs, path::PathBuf, str::FromStr};
+use std::{fmt::Write as _, fs, path::PathBuf, str::FromStr, time::Duration};
 
 use teu::PreBoot;
 
@@ -166,9 +166,44 @@ pub(crate) fn cpus(text: &str) -> Result<f64, String> {
     }
 }
 
+/// `500ms`, `90s` (or `90`), `5m`, `2h`, `1d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_ms = match &text[digits.len()..] {
+        "ms" => Some(1),
+        "" | "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _ => None,
+    };
+    let count: Option<u64> = digits.parse().ok();
+    count
+        .zip(unit_ms)
+        .and_then(|(count, unit_ms)| count.checked_mul(unit_ms))
+        .filter(|ms| *ms > 0)
+        .map(Duration::from_millis)
+        .ok_or_else(|| "a time is expected: 500ms, 90s, 5m, 2h or 1d".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times() {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("90s", 90_000),
+            ("7", 7_000),
+            ("5m", 300_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "s", "0", "-1s", "1.5s", "1w", "99999999999999999999d"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes() {
