@@ -24,7 +24,7 @@ use super::{
     LinkState, SessionHandle, StreamAsk,
     command::{AskError, Command},
     outbox::{self, Outbox, Report},
-    pending::{Pending, Waiter, WaitingOpen},
+    pending::{Pending, Waiter, WaitingOpen, refuse_impatient},
     streams::Streams,
     transport::{Dialled, LinkReceive as _, Transport},
     view::ViewWriter,
@@ -322,6 +322,7 @@ impl<T: Transport> SessionTask<T> {
                 .reserve(&open.ask, self.epoch, &self.limits, control, bulk);
             let Some((stream, window)) = room else {
                 self.waiting.push_front(open);
+                refuse_impatient(&mut self.waiting, self.limits.streams);
                 return;
             };
             let WaitingOpen { ask, reply } = open;
