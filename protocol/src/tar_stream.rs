@@ -8,7 +8,7 @@
 //!
 //! Formats: v7, ustar, PAX (path, linkpath, size, uid, gid, mtime, `SCHILY.xattr.*`), GNU long
 //! names and base-256 numbers. Sparse members are refused (no image builder writes them).
-//! Next: [`header`] for one 512-byte block, [`pax`] for extended records.
+//! Next: `header` for one 512-byte block, `pax` for extended records.
 
 mod header;
 mod pax;

@@ -14,19 +14,15 @@ async fn main() -> teu::Result<()> {
         .await?;
 
     let listing = container.run(["ps"]).output().await?;
-    println!("{}", String::from_utf8_lossy(&listing.stdout));
+    println!("{}", listing.stdout_str());
 
     let mut sort = container.run(["sort"]).stdin(true).await?;
     let mut sorted = sort.stdout();
     if let Some(mut stdin) = sort.stdin() {
-        let io = |source| teu::Error::Io {
-            attempt: "talk to sort",
-            source,
-        };
-        stdin.write_all(b"pear\napple\nfig\n").await.map_err(io)?;
-        stdin.shutdown().await.map_err(io)?;
+        stdin.write_all(b"pear\napple\nfig\n").await?;
+        stdin.shutdown().await?;
         let mut text = String::new();
-        sorted.read_to_string(&mut text).await.map_err(io)?;
+        sorted.read_to_string(&mut text).await?;
         print!("{text}");
     }
     println!("sort ended: {}", sort.wait().await?.status);

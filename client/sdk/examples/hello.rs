@@ -5,11 +5,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let location = teu::Location::connect().await?;
-    let page = teu::PreBoot::text("/www/index.html", "hello from a container\n");
     let command = ["httpd", "-f", "-p", "80", "-h", "/www"];
     let web = location
         .spawn("busybox")
-        .file(page)
+        .file("/www/index.html", "hello from a container\n")
         .command(command)
         .await?;
     web.wait_tcp(80, std::time::Duration::from_secs(10)).await?;

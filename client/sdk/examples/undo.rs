@@ -63,5 +63,5 @@ async fn main() -> teu::Result<()> {
 /// Runs a line in the container and gives what it printed.
 async fn shell(container: &Container, line: &str) -> teu::Result<String> {
     let output = container.run(["sh", "-c", line]).output().await?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(output.stdout_str().into_owned())
 }

@@ -10,7 +10,7 @@ use teu_protocol::{
     message::{Refusal, RefusalCode},
 };
 
-use crate::{config::ConfigError, image::ImageError};
+use crate::{config::ConfigError, image::ImageError, session::told};
 
 /// What the library's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -41,7 +41,7 @@ pub enum Error {
         refusal: Refusal,
     },
     /// No answer in time. What was asked for may still happen, once.
-    #[error("cannot {attempt}: no answer within {} s", waited.as_secs())]
+    #[error("cannot {attempt}: no answer within {waited:?}")]
     Timeout {
         /// What was asked for.
         attempt: &'static str,
@@ -72,6 +72,18 @@ pub enum Error {
     /// The container is destroyed.
     #[error("container {} is destroyed", .0.short())]
     Gone(ContainerId),
+    /// The location ended the container because this program could not be reached.
+    #[error(
+        "the connection to the location was lost for {}, and the location ended container {} meanwhile; \
+         start it again",
+        told(*away), container.short()
+    )]
+    EndedByCut {
+        /// The container.
+        container: ContainerId,
+        /// How long the connection was lost.
+        away: Duration,
+    },
     /// The container's first process ended while something else was waited for.
     #[error("container {} ended ({status}) while {waiting_for}", container.short())]
     Ended {
@@ -84,8 +96,8 @@ pub enum Error {
     },
     /// The container did not get ready in time.
     #[error(
-        "container {} did not get ready: {waiting_for} took longer than {} s ({last})",
-        container.short(), waited.as_secs()
+        "container {} did not get ready: {waiting_for} took longer than {waited:?} ({last})",
+        container.short()
     )]
     NotReady {
         /// The container.
@@ -99,13 +111,13 @@ pub enum Error {
     },
     /// Neither the location nor this machine has the image.
     #[error(
-        "there is no image `{name}`: asked {asked}; \
-         import one with `teu image import FILE`, or build or pull it with your container engine"
+        "no image `{name}` in {asked}; \
+         import it with `teu image import FILE`, or build or pull it with your container engine"
     )]
     NoImage {
         /// The image as it was named.
         name: String,
-        /// Who was asked, and what came back.
+        /// Where it was looked for, and what came back.
         asked: String,
     },
     /// An image on this machine cannot be read.
@@ -156,9 +168,12 @@ impl Error {
         }
     }
 
-    /// The stable code of the location's refusal, if it refused: `Busy`, `NoSpace`, `Faulted`, ….
+    /// The stable code of the location's refusal, if it refused, or `ImageMissing` for [`Error::NoImage`]: `Busy`, `NoSpace`, `Faulted`, ….
     #[must_use]
     pub const fn code(&self) -> Option<RefusalCode> {
+        if let Self::NoImage { .. } = self {
+            return Some(RefusalCode::ImageMissing);
+        }
         match self.refusal() {
             Some(refusal) => Some(refusal.code),
             None => None,
@@ -179,6 +194,7 @@ impl Error {
             | Self::Closed(_)
             | Self::InputLost
             | Self::Gone(_)
+            | Self::EndedByCut { .. }
             | Self::Ended { .. }
             | Self::NoImage { .. }
             | Self::Image(_)
@@ -188,6 +204,17 @@ impl Error {
             | Self::BadSignal(_)
             | Self::Invalid { .. }
             | Self::Nonsense { .. } => false,
+        }
+    }
+}
+
+/// Reading from and writing to processes, tunnels and exports fails with [`io::Error`]; `?` turns it
+/// into this.
+impl From<io::Error> for Error {
+    fn from(source: io::Error) -> Self {
+        Self::Io {
+            attempt: "read or write a stream",
+            source,
         }
     }
 }
@@ -248,8 +275,15 @@ pub enum CloseReason {
     #[error("this program closed it")]
     Closed,
     /// The location had ended it when the link came back.
-    #[error("the location had ended it when the link came back: it was away for too long")]
-    Expired,
+    #[error(
+        "the connection to the location was lost for {}, and the location ended the session meanwhile, \
+         with what this program had started",
+        told(*away)
+    )]
+    Expired {
+        /// How long the connection was lost.
+        away: Duration,
+    },
     /// The location ended it, in these words.
     #[error("{0}")]
     Ended(Refusal),

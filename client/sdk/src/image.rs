@@ -4,12 +4,13 @@
 //! layout (directory or tar), both also as gzip or zstd, and the local Docker or Podman engine.
 //! Invariant: an [`ImageSource`] has been verified: every layer's digest and diff id were computed
 //! from its bytes, each blob read at most once, and agree with what manifest and config promise.
-//! Everything read into memory is bounded by the constants in [`store`].
+//! Everything read into memory is bounded by the constants in `store`.
 //!
 //! Next: [`open`] to start from a path, [`engine`] for Docker, [`builder`] to make one from files.
 
 pub mod builder;
 mod docker_archive;
+#[cfg(feature = "engine")]
 pub mod engine;
 mod error;
 mod layer;
@@ -33,6 +34,7 @@ use teu_protocol::{
 };
 
 pub use builder::ImageBuilder;
+#[cfg(feature = "engine")]
 pub use engine::{Engine, EngineImage};
 pub use error::ImageError;
 pub use layer::{BlobReader, SourceLayer};

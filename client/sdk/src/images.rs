@@ -1,6 +1,8 @@
 //! The account's images at a location, and how they get there.
 
 mod ensure;
+#[cfg(feature = "engine")]
+mod from_engine;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -147,8 +149,9 @@ impl Images {
     ///
     /// # Errors
     /// [`Error::NoImage`] if the engine does not have it, [`Error::Image`] if it cannot be read.
+    #[cfg(feature = "engine")]
     pub async fn push(&self, name: &str, progress: Arc<dyn Progress>) -> Result<ImageInfo> {
-        ensure::push(self, name, &progress).await
+        from_engine::push(self, name, &progress).await
     }
 }
 

@@ -19,9 +19,11 @@
 //! before the location has confirmed it; a slow reader slows its own stream and nobody else.
 //! Next: `session` for the connection, `stream` for bulk bytes, `image` for what is uploaded.
 
+mod chosen_tag;
 pub mod config;
 mod container;
 mod error;
+mod events;
 pub mod image;
 mod images;
 mod location;
@@ -37,6 +39,7 @@ mod volume;
 
 pub use container::Container;
 pub use error::{CloseReason, ConnectError, Error, Result};
+pub use events::{Events, LocationEvent};
 pub use images::Images;
 pub use location::{Location, LocationBuilder, Session};
 pub use logs::{Logs, OutputChunk};

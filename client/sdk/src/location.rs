@@ -15,7 +15,7 @@ use teu_protocol::{
 use tokio::sync::watch;
 
 use crate::{
-    Container, Images, LinkState, Progress, Result, Sessions, SpawnBuilder,
+    Container, Events, Images, LinkState, Progress, Result, Sessions, SpawnBuilder,
     error::Error,
     progress::NoProgress,
     session::{Patience, SessionHandle},
@@ -113,6 +113,31 @@ impl Location {
                 .then_with(|| a.name.cmp(&b.name))
         });
         nodes
+    }
+
+    /// What happens from now on: nodes, containers and volumes that change, processes that end,
+    /// warnings.
+    ///
+    /// ```no_run
+    /// # async fn example(location: teu::Location) -> teu::Result<()> {
+    /// use futures::StreamExt as _;
+    ///
+    /// let mut events = location.events()?;
+    /// while let Some(event) = events.next().await {
+    ///     if let teu::LocationEvent::Container(info) = event {
+    ///         println!("{}: {:?}", info.id, info.state);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the session is over.
+    pub fn events(&self) -> Result<Events> {
+        match self.session.view().events() {
+            Some(events) => Ok(Events::new(events)),
+            None => Err(Error::Closed(self.session.close_reason())),
+        }
     }
 
     /// How the link fares, live.

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use teu_protocol::{
-    ids::{Digest, NodeId, Tag},
+    ids::{Digest, NodeId},
     message::{
         ImageInfo, Lifetime, ProcessSpec, ReplyBody, RequestBody, ResourceLimits, SpawnSpec,
         TermSize, VolumeMount,
@@ -24,7 +24,8 @@ use teu_protocol::{
 
 use crate::{
     Container, Location, Progress, Volume,
-    error::{Error, Result, parse_tag},
+    chosen_tag::ChosenTag,
+    error::{Error, Result},
     session::Patience,
 };
 
@@ -90,7 +91,7 @@ pub struct SpawnBuilder {
     process: ProcessSpec,
     entrypoint: Option<Vec<String>>,
     node: Option<NodeId>,
-    tag: Option<Tag>,
+    tag: ChosenTag,
     labels: BTreeMap<String, String>,
     files: Vec<PreBoot>,
     volumes: Vec<VolumeMount>,
@@ -110,7 +111,7 @@ impl SpawnBuilder {
             process: ProcessSpec::default(),
             entrypoint: None,
             node: None,
-            tag: None,
+            tag: ChosenTag::default(),
             labels: BTreeMap::new(),
             files: Vec::new(),
             volumes: Vec::new(),
@@ -165,13 +166,11 @@ impl SpawnBuilder {
         self
     }
 
-    /// Names the container; unique within the account while it exists.
-    ///
-    /// # Errors
-    /// [`Error::Tag`] if that cannot be a name.
-    pub fn tag(mut self, tag: impl AsRef<str>) -> Result<Self> {
-        self.tag = Some(parse_tag(tag.as_ref())?);
-        Ok(self)
+    /// Names the container; unique within the account while it exists. Text that cannot be a name makes
+    /// the spawn fail with [`Error::Tag`].
+    pub fn tag(mut self, tag: impl AsRef<str>) -> Self {
+        self.tag = ChosenTag::parse(tag);
+        self
     }
 
     /// Attaches a label, for programs that list containers.
@@ -180,8 +179,26 @@ impl SpawnBuilder {
         self
     }
 
-    /// Writes a file before anything runs; all files together at most 4 MiB.
-    pub fn file(mut self, file: PreBoot) -> Self {
+    /// Writes a file before anything runs: text or bytes at an absolute path, mode 0644, owned by root;
+    /// directories are made as needed. All files of a container together have at most 4 MiB. For other
+    /// owners and modes, and for secrets, see [`SpawnBuilder::pre_boot`].
+    ///
+    /// ```no_run
+    /// # async fn example(location: teu::Location) -> teu::Result<()> {
+    /// let page = "<h1>Hello</h1>";
+    /// location
+    ///     .spawn("nginx")
+    ///     .file("/usr/share/nginx/html/index.html", page)
+    ///     .pre_boot(teu::PreBoot::text("/run/key", "sesame").mode(0o600).secret())
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn file(self, path: impl Into<String>, content: impl Into<Bytes>) -> Self {
+        self.pre_boot(PreBoot::bytes(path, content))
+    }
+
+    /// As [`SpawnBuilder::file`], with an owner, a mode, or as a secret.
+    pub fn pre_boot(mut self, file: PreBoot) -> Self {
         self.files.push(file);
         self
     }
@@ -240,9 +257,16 @@ impl SpawnBuilder {
         self
     }
 
-    /// The most processes and threads.
+    /// The most processes and threads. Default: 1,024.
     pub const fn pids(mut self, count: u32) -> Self {
         self.limits.pids = Some(count);
+        self
+    }
+
+    /// The most bytes that it may write into its root file system, at least 16 MiB. Default: 10 GiB. Volumes are not
+    /// counted: they have quotas.
+    pub const fn storage(mut self, bytes: u64) -> Self {
+        self.limits.storage_bytes = Some(bytes);
         self
     }
 
@@ -297,7 +321,7 @@ impl SpawnBuilder {
         let spec = SpawnSpec {
             image,
             node: self.node,
-            tag: self.tag,
+            tag: self.tag.check()?,
             labels: self.labels,
             process: self.process,
             entrypoint: self.entrypoint,
@@ -336,7 +360,7 @@ impl fmt::Debug for SpawnBuilder {
         // Neither environment nor files: they may hold secrets.
         f.debug_struct("SpawnBuilder")
             .field("image", &self.image)
-            .field("tag", &self.tag)
+            .field("tag", &self.tag.known())
             .finish_non_exhaustive()
     }
 }

@@ -166,7 +166,7 @@ impl Volume {
     ///
     /// ```no_run
     /// # async fn example(location: teu::Location, books: teu::Volume) -> teu::Result<()> {
-    /// let trial = books.clone_from("before").tag("trial")?.await?;
+    /// let trial = books.clone_from("before").tag("trial").await?;
     /// let migration = location.spawn("migrate").volume(&trial, "/data").await?;
     /// println!("the rehearsal ended: {:?}", migration.wait_exit().await?);
     /// migration.destroy().await?;
@@ -302,7 +302,7 @@ impl Volume {
     /// ```no_run
     /// # async fn example(books: teu::Volume, other: teu::NodeId) -> teu::Result<()> {
     /// books.snapshot("monday").await?;
-    /// let copy = books.copy_to("monday", other).tag("books-copy")?.await?;
+    /// let copy = books.copy_to("monday", other).tag("books-copy").await?;
     /// // A day later: only what changed travels.
     /// books.snapshot("tuesday").await?;
     /// books.copy_into("tuesday", &copy).await?;
@@ -360,7 +360,7 @@ impl crate::Location {
     ///
     /// let books = location
     ///     .create_volume()
-    ///     .tag("books")?
+    ///     .tag("books")
     ///     .quota(2 << 30)
     ///     .schedule(Duration::from_secs(3600), 24)
     ///     .await?;

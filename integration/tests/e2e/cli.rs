@@ -94,6 +94,12 @@ fn refusal_codes(world: &World) {
     );
     let (big, text) = code(&["run", "--rm", "-m", "100t", "busybox", "true"]);
     assert_eq!(big, Some(2), "{text}");
+    let (user, text) = code(&["run", "--rm", "-u", "1000680000", "busybox", "true"]);
+    assert_eq!(user, Some(125), "{text}");
+    assert!(
+        text.contains("1000680000") && text.contains("-u 1000"),
+        "{text}"
+    );
     let (nobody, text) = code(&["exec", "no-such-container", "true"]);
     assert_eq!(nobody, Some(125), "{text}");
 }

@@ -9,6 +9,7 @@ mod layers;
 mod prepare;
 mod refuse;
 mod retire;
+mod room;
 mod start_plan;
 mod table;
 mod watch_keeper;

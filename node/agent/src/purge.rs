@@ -93,6 +93,7 @@ pub async fn run(instance: &InstanceName, root: &Path) -> Result<(), PurgeError>
         .await?;
     // Volumes stay where they are, unless their file is in the data directory and goes with it.
     mounts::unmount(&data.path().join("volumes"))?;
+    mounts::unmount(&data.path().join("scratch"))?;
     drop(lock);
     for path in [run_dir.as_path(), root] {
         match std::fs::remove_dir_all(path) {

@@ -12,6 +12,8 @@ mod confinement;
 mod death;
 #[path = "keeper/further.rs"]
 mod further;
+#[path = "keeper/odd_images.rs"]
+mod odd_images;
 #[path = "keeper/rig.rs"]
 mod rig;
 #[path = "keeper/root.rs"]
@@ -20,6 +22,8 @@ mod root;
 mod stdio;
 #[path = "keeper/unified.rs"]
 mod unified;
+#[path = "keeper/users.rs"]
+mod users;
 #[path = "keeper/volume_exchange.rs"]
 mod volume_exchange;
 #[path = "keeper/volume_lab.rs"]
@@ -32,6 +36,8 @@ mod volume_requests;
 mod volume_worker;
 #[path = "keeper/volumes.rs"]
 mod volumes;
+#[path = "keeper/working_dirs.rs"]
+mod working_dirs;
 
 use rig::{Rig, command, sh};
 use teu_node::keeper::{ExitStatus, Refusal, StartError};

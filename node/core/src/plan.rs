@@ -9,7 +9,10 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 use teu_protocol::{
     ids::{AttachmentId, ContainerId, ProcessId},
-    image_config::{ComposeError, ImageConfig, Overrides, compose},
+    image_config::{
+        ComposeError, ImageConfig, Overrides, compose,
+        user::{self, Owner},
+    },
     message::{
         LayerRef, NodeSpawn, PreBootFile, ProcessSpec, Refusal, RefusalCode, ResourceLimits,
         TermSize,
@@ -43,8 +46,8 @@ pub struct SpawnPlan {
     pub tty: Option<TermSize>,
     /// Standard input stays open.
     pub stdin: bool,
-    /// Written before anything runs, with their contents.
-    pub files: Vec<(PreBootFile, Bytes)>,
+    /// Written before anything runs, with their owners and contents.
+    pub files: Vec<(PreBootFile, Owner, Bytes)>,
     /// Not to be started yet.
     pub asleep: bool,
 }
@@ -102,6 +105,7 @@ pub fn plan_spawn(spawn: &NodeSpawn, bulk: &[Bytes], platform: &str) -> Result<S
         tty: spec.process.tty.is_some(),
     };
     let process = compose(&config, &overrides).map_err(refuse_compose)?;
+    check_user(&process.user)?;
     let mut record = ContainerRecord::new(spawn, process.into(), config.exposed_ports);
     check_mounts(&mut record.volumes)?;
     Ok(SpawnPlan {
@@ -140,6 +144,7 @@ pub fn plan_exec(
         }
         other => refuse_compose(other),
     })?;
+    check_user(&process.user)?;
     Ok(ExecPlan {
         container: record.container,
         id,
@@ -156,6 +161,11 @@ fn bad(message: String) -> Refusal {
 
 fn refuse_compose(error: ComposeError) -> Refusal {
     bad(error.to_string())
+}
+
+/// Names are looked up in the container; numbers that no container has are refused before one is made.
+fn check_user(user: &str) -> Result<(), Refusal> {
+    user::check_numbers(user).map_err(|error| bad(error.to_string()))
 }
 
 fn check_limits(limits: &ResourceLimits) -> Result<(), Refusal> {
@@ -236,7 +246,7 @@ fn env(process: &ProcessSpec) -> Result<Vec<String>, Refusal> {
 fn with_contents(
     files: &[PreBootFile],
     bulk: &[Bytes],
-) -> Result<Vec<(PreBootFile, Bytes)>, Refusal> {
+) -> Result<Vec<(PreBootFile, Owner, Bytes)>, Refusal> {
     let promised = files
         .iter()
         .try_fold(0_u64, |sum, file| sum.checked_add(file.size));
@@ -257,11 +267,13 @@ fn with_contents(
                 "a pre-boot file's path must be absolute and name a file".to_owned(),
             ));
         }
+        let owner = Owner::of(file.uid, file.gid)
+            .map_err(|error| bad(format!("the owner of the file `{}`: {error}", file.path)))?;
         // Fits: the sum of all sizes is the length of `rest`.
         let length = usize::try_from(file.size)
             .unwrap_or(usize::MAX)
             .min(rest.len());
-        Ok((file.clone(), rest.split_to(length)))
+        Ok((file.clone(), owner, rest.split_to(length)))
     });
     split.collect()
 }

@@ -5,7 +5,11 @@
 //! line that works with Docker works here. Next: [`super::user`] turns `user` into numbers and
 //! [`ProcessTemplate::set_home`] fills in HOME.
 
-use super::{ImageConfig, signal};
+use super::{
+    ImageConfig,
+    environment::{merge_env, name_of},
+    signal,
+};
 use crate::message::{ProcessSpec, SpawnSpec};
 
 /// PATH of an image that sets none, as Docker's.
@@ -144,20 +148,6 @@ fn compose_env(image: &ImageConfig, user: &Overrides) -> Vec<String> {
     env
 }
 
-/// Replaces by name, appends new names, removes names that come without `=`.
-pub fn merge_env(env: &mut Vec<String>, overrides: &[String]) {
-    for entry in overrides {
-        let name = name_of(entry);
-        let at = env.iter().position(|known| name_of(known) == name);
-        match (at, entry.contains('=')) {
-            (Some(index), true) => env[index].clone_from(entry),
-            (None, true) => env.push(entry.clone()),
-            (Some(index), false) => drop(env.remove(index)),
-            (None, false) => {}
-        }
-    }
-}
-
 fn compose_cwd(image: &ImageConfig, user: &Overrides) -> Result<String, ComposeError> {
     match non_empty(user.working_dir.as_deref()) {
         Some(path) if !path.starts_with('/') => Err(ComposeError::RelativeWorkingDir(
@@ -231,10 +221,6 @@ impl ProcessTemplate {
             Ok(self)
         }
     }
-}
-
-fn name_of(entry: &str) -> &str {
-    entry.split_once('=').map_or(entry, |(name, _)| name)
 }
 
 fn non_empty(text: Option<&str>) -> Option<&str> {

@@ -68,9 +68,9 @@ pub struct ProcessSpec {
     pub args: Option<Vec<String>>,
     /// Added to the image's environment, the last one of a name counts. Never logged.
     pub env: Vec<(String, String)>,
-    /// `user`, `uid`, `user:group` or `uid:gid`; default: the image's.
+    /// `user`, `uid`, `user:group` or `uid:gid`, numbers from 0 to 65535; default: the image's.
     pub user: Option<String>,
-    /// Default: the image's, else `/`.
+    /// Made if it is missing; default: the image's, else `/`.
     pub workdir: Option<String>,
     /// A pseudo-terminal of this size.
     pub tty: Option<TermSize>,
@@ -90,13 +90,13 @@ pub struct TermSize {
 /// A file that exists before the container's first process runs.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct PreBootFile {
-    /// Absolute path in the container; directories are made as needed.
+    /// Absolute path in the container, not in /proc, /sys or /dev; directories are made as needed.
     pub path: String,
     /// Permission bits, such as 0o644.
     pub mode: u32,
-    /// Owner inside the container.
+    /// Owner inside the container, 0 to 65535.
     pub uid: u32,
-    /// Group inside the container.
+    /// Group inside the container, 0 to 65535.
     pub gid: u32,
     /// Kept in memory only, never logged, never shown.
     pub secret: bool,
@@ -111,8 +111,12 @@ pub struct ResourceLimits {
     pub memory_bytes: Option<u64>,
     /// Thousandths of a core. At least 10.
     pub cpu_millis: Option<u64>,
-    /// Processes and threads.
+    /// Processes and threads; at most 32,768, and a quarter of what the node allows. Default: 1,024.
     pub pids: Option<u32>,
+    /// Bytes that it may write into its root, file names included; writes fail beyond (`EDQUOT`). At least
+    /// 16 MiB. Default: 10 GiB. Volumes have quotas of their own.
+    #[serde(default)]
+    pub storage_bytes: Option<u64>,
 }
 
 /// Until when a container exists, unless destroyed earlier.

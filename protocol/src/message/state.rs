@@ -92,6 +92,24 @@ impl ExitStatus {
         }
     }
 
+    /// The exit code of a process that exited by itself; `None` if a signal ended it.
+    #[must_use]
+    pub const fn code(self) -> Option<u8> {
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Signal(_) => None,
+        }
+    }
+
+    /// The signal that ended the process, if one did.
+    #[must_use]
+    pub const fn signal(self) -> Option<u8> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(signal) => Some(signal),
+        }
+    }
+
     /// Exited with code 0.
     #[must_use]
     pub const fn is_success(self) -> bool {

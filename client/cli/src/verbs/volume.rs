@@ -183,7 +183,7 @@ async fn act(location: &Location, verb: VolumeVerb) -> Result<ExitCode, Failure>
         } => {
             let of = served(location, &volume).await?;
             let builder = described(of.clone_from(&snapshot), &spec);
-            match named(builder, name)?.await {
+            match named(builder, name).await {
                 Ok(clone) => tell(&clone)?,
                 Err(error) => return Err(explained(&of, &snapshot, error).await),
             }
@@ -213,7 +213,7 @@ async fn act(location: &Location, verb: VolumeVerb) -> Result<ExitCode, Failure>
 async fn create(location: &Location, args: CreateArgs) -> Result<(), Failure> {
     let builder = match &args.name {
         Some(name) if args.ensure => location.ensure_volume(name),
-        _ => named(location.create_volume(), args.name)?,
+        _ => named(location.create_volume(), args.name),
     };
     let mut builder = described(builder, &args.spec);
     let node = match &args.node {
@@ -249,11 +249,11 @@ fn differs(info: &VolumeInfo, asked: &SpecArgs, node: Option<NodeId>) -> bool {
         || !asked.label.iter().all(label)
 }
 
-fn named(builder: VolumeBuilder, name: Option<String>) -> Result<VolumeBuilder, Failure> {
-    Ok(match name {
-        Some(name) => builder.tag(name)?,
+fn named(builder: VolumeBuilder, name: Option<String>) -> VolumeBuilder {
+    match name {
+        Some(name) => builder.tag(name),
         None => builder,
-    })
+    }
 }
 
 fn described(mut builder: VolumeBuilder, spec: &SpecArgs) -> VolumeBuilder {

@@ -180,6 +180,7 @@ pub enum ImageError {
         host: String,
     },
     /// It answers with an error.
+    #[cfg(feature = "engine")]
     #[error("the engine at {socket} failed to {action}")]
     Engine {
         /// Where.

@@ -1,21 +1,20 @@
 //! From a name to an image in the catalogue.
 //!
-//! Owner: [`Images`]. Invariant: `ensure` prefers what the location has, so that a run needs no engine;
-//! `push` prefers what the engine has, so that a rebuilt image gets there. Next: [`upload`] sends.
+//! Owner: [`Images`]. Invariant: `ensure` prefers what the location has, so that a run needs no engine.
+//! Next: [`super::from_engine`], where what the location does not have may come from.
 
 use std::sync::Arc;
 
 use teu_protocol::message::{ImageInfo, RefusalCode};
 
-use super::{Images, upload};
+use super::Images;
 use crate::{
-    Progress, ProgressEvent,
+    Progress,
     error::{Error, Result},
-    image::{Engine, EngineImage, ImageError, ImageName, Platform, no_progress},
 };
 
 /// The engine's newest image.
-const NEWEST: &str = ".";
+pub(super) const NEWEST: &str = ".";
 
 pub(super) async fn ensure(
     images: &Images,
@@ -27,58 +26,21 @@ pub(super) async fn ensure(
     {
         return Ok(image);
     }
-    let before = match name {
-        NEWEST => "",
-        _ => "the location (it is not in the account's catalogue), then ",
-    };
-    let (engine, found) = in_engine(name, before).await?;
-    if name == NEWEST
-        && let Some(image) = same_image(images, &found).await?
+    #[cfg(feature = "engine")]
+    return super::from_engine::fetch(images, name, progress).await;
+    #[cfg(not(feature = "engine"))]
     {
-        return Ok(image);
-    }
-    send(images, &engine, &found, name, progress).await
-}
-
-pub(super) async fn push(
-    images: &Images,
-    name: &str,
-    progress: &Arc<dyn Progress>,
-) -> Result<ImageInfo> {
-    let (engine, found) = in_engine(name, "").await?;
-    if let Some(image) = same_image(images, &found).await?
-        && found.names.iter().all(|name| image.names.contains(name))
-    {
-        return Ok(image);
-    }
-    send(images, &engine, &found, name, progress).await
-}
-
-/// The engine's image of that name; `before` tells who was asked first.
-async fn in_engine(name: &str, before: &str) -> Result<(Engine, EngineImage)> {
-    let asked = |engine: &ImageError| Error::NoImage {
-        name: name.to_owned(),
-        asked: format!("{before}the local engine ({engine})"),
-    };
-    let engine = match Engine::connect().await {
-        Ok(engine) => engine,
-        Err(error) => return Err(asked(&error)),
-    };
-    let found = if name == NEWEST {
-        engine.newest().await
-    } else {
-        engine.find(name).await
-    };
-    match found {
-        Ok(found) => Ok((engine, found)),
-        Err(error @ (ImageError::NotInEngine { .. } | ImageError::EngineEmpty { .. })) => {
-            Err(asked(&error))
-        }
-        Err(error) => Err(error.into()),
+        let _ = progress;
+        Err(Error::NoImage {
+            name: name.to_owned(),
+            asked: "the location (this program was built without crate `teu`'s feature `engine`, \
+                    so no local engine was asked)"
+                .to_owned(),
+        })
     }
 }
 
-async fn in_catalogue(images: &Images, name: &str) -> Result<Option<ImageInfo>> {
+pub(super) async fn in_catalogue(images: &Images, name: &str) -> Result<Option<ImageInfo>> {
     match images.find(name).await {
         Ok(image) => Ok(Some(image)),
         Err(Error::Refused { refusal, .. })
@@ -91,37 +53,4 @@ async fn in_catalogue(images: &Images, name: &str) -> Result<Option<ImageInfo>> 
         }
         Err(error) => Err(error),
     }
-}
-
-/// The catalogue's image that has the same configuration.
-async fn same_image(images: &Images, found: &EngineImage) -> Result<Option<ImageInfo>> {
-    match &found.config {
-        Some(id) => in_catalogue(images, &id.to_string()).await,
-        None => Ok(None),
-    }
-}
-
-async fn send(
-    images: &Images,
-    engine: &Engine,
-    found: &EngineImage,
-    name: &str,
-    progress: &Arc<dyn Progress>,
-) -> Result<ImageInfo> {
-    let shown = found.names.first().map_or(name, String::as_str);
-    progress.on_event(ProgressEvent::Exporting {
-        image: shown.to_owned(),
-    });
-    let platform = Platform::default();
-    let mut source = Box::pin(engine.export(found, &platform, &no_progress())).await?;
-    // The name that it was asked by is one that it will be found by again.
-    if let Ok(asked) = name.parse::<ImageName>().map(|name| name.to_string())
-        && found.names.contains(&asked)
-        && !source.names.contains(&asked)
-    {
-        source.names.push(asked);
-    }
-    let image = upload::upload(&images.session, &source, shown, progress).await?;
-    progress.on_event(ProgressEvent::Done);
-    Ok(image)
 }

@@ -1,6 +1,7 @@
 //! A further process to be run in a container.
 
 use std::{
+    borrow::Cow,
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
@@ -29,6 +30,32 @@ pub struct CommandOutput {
     pub stdout: Vec<u8>,
     /// All of its standard error.
     pub stderr: Vec<u8>,
+}
+
+impl CommandOutput {
+    /// Whether the process exited with code 0.
+    #[must_use]
+    pub const fn success(&self) -> bool {
+        self.termination.status.is_success()
+    }
+
+    /// The exit code; `None` if a signal ended the process.
+    #[must_use]
+    pub const fn code(&self) -> Option<u8> {
+        self.termination.status.code()
+    }
+
+    /// Standard output as text; bytes that are not UTF-8 become U+FFFD.
+    #[must_use]
+    pub fn stdout_str(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.stdout)
+    }
+
+    /// Standard error as text; bytes that are not UTF-8 become U+FFFD.
+    #[must_use]
+    pub fn stderr_str(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.stderr)
+    }
 }
 
 /// Describes a process; made by [`Container::run`]. Await it (or [`ProcessBuilder::start`]) to run

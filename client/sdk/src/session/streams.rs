@@ -61,6 +61,10 @@ impl Streams {
         self.entries.len() < limits.streams as usize
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// A number and a window for a new stream; `None` if the limits leave no room now.
     pub(super) fn reserve(
         &mut self,

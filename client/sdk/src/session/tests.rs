@@ -1,9 +1,12 @@
 //! The session against a fake master: reconnect, requests, events, credit. No sockets, and time
 //! stands still unless something waits for it.
 
+mod cuts;
+
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use teu_protocol::{
     ids::{StreamId, Tag},
     message::{
@@ -18,6 +21,7 @@ use super::{
     fake::{self, CONTAINER, FakeMaster, FarEnd, container, ready},
 };
 use crate::{
+    Events, LocationEvent,
     error::{CloseReason, ConnectError, Error},
     stream::{Stream, StreamItem, StreamOver},
 };
@@ -128,22 +132,25 @@ async fn a_session_that_is_gone_ends_everything_with_the_reason() {
         opened.await.unwrap().unwrap_err(),
     ] {
         assert!(
-            matches!(error, Error::Closed(CloseReason::Expired)),
+            matches!(error, Error::Closed(CloseReason::Expired { .. })),
             "{error}"
         );
     }
     assert!(matches!(
         waiting.await.unwrap(),
-        Err(Error::Closed(CloseReason::Expired))
+        Err(Error::Closed(CloseReason::Expired { .. }))
     ));
     let late = handle
         .request("list", RequestBody::List, Patience::USUAL)
         .await;
-    assert!(matches!(late, Err(Error::Closed(CloseReason::Expired))));
-    assert_eq!(
+    assert!(matches!(
+        late,
+        Err(Error::Closed(CloseReason::Expired { .. }))
+    ));
+    assert!(matches!(
         *handle.link_state().borrow(),
-        LinkState::Closed(CloseReason::Expired)
-    );
+        LinkState::Closed(CloseReason::Expired { .. })
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,7 +191,8 @@ async fn the_snapshot_replaces_what_was_known_and_handles_stay_valid() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_event_makes_the_session_ask_for_the_whole_truth() {
-    let (_handle, mut master, far) = FakeMaster::connected(ready()).await;
+    let (handle, mut master, far) = FakeMaster::connected(ready()).await;
+    let mut events = Events::new(handle.view().events().expect("the session lives"));
     let event = |seq| {
         MasterToClient::Event(Event {
             seq,
@@ -196,6 +204,9 @@ async fn a_missing_event_makes_the_session_ask_for_the_whole_truth() {
     far.say(event(3), Vec::new());
     let (initiate, _far) = master.accept(ready()).await;
     assert_eq!(initiate.session, SessionAsk::Resume(fake::SESSION));
+    let gone = LocationEvent::ContainerGone(CONTAINER);
+    assert_eq!(events.next().await, Some(gone), "told once");
+    assert_eq!(events.next().await, Some(LocationEvent::Resumed));
 }
 
 #[tokio::test(start_paused = true)]

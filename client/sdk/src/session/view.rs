@@ -3,7 +3,7 @@
 //! Owner: the session task writes ([`ViewWriter`]), handles read ([`View`]). Invariant: what is
 //! shown is what READY and the events after it said; READY replaces everything.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use teu_protocol::{
     ids::{ContainerId, VolumeId},
@@ -11,7 +11,11 @@ use teu_protocol::{
         ContainerInfo, ContainerState, EventBody, NodeOffer, Offer, ProcessInfo, Ready, VolumeInfo,
     },
 };
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
+
+use crate::events::{self, LocationEvent};
+
+use crate::Error;
 
 /// A container as its handles see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +24,19 @@ pub(crate) struct ContainerView {
     pub(crate) info: ContainerInfo,
     /// It is destroyed.
     pub(crate) gone: bool,
+    /// It ended while the connection was lost for so long.
+    pub(crate) cut: Option<Duration>,
+}
+
+impl ContainerView {
+    /// What to say of one that is gone.
+    pub(crate) const fn why_gone(&self) -> Error {
+        let container = self.info.id;
+        match self.cut {
+            Some(away) => Error::EndedByCut { container, away },
+            None => Error::Gone(container),
+        }
+    }
 }
 
 type Containers = HashMap<ContainerId, watch::Receiver<ContainerView>>;
@@ -29,6 +46,7 @@ type Containers = HashMap<ContainerId, watch::Receiver<ContainerView>>;
 pub(crate) struct View {
     pub(crate) offer: watch::Receiver<Offer>,
     containers: watch::Receiver<Containers>,
+    events: broadcast::WeakSender<LocationEvent>,
 }
 
 impl View {
@@ -38,6 +56,11 @@ impl View {
             .values()
             .map(|view| view.borrow().info.clone())
             .collect()
+    }
+
+    /// `None` if the session is over.
+    pub(crate) fn events(&self) -> Option<broadcast::Receiver<LocationEvent>> {
+        Some(self.events.upgrade()?.subscribe())
     }
 
     pub(crate) fn volume(&self, id: VolumeId) -> Option<VolumeInfo> {
@@ -56,6 +79,7 @@ pub(super) struct ViewWriter {
     offer: watch::Sender<Offer>,
     containers: watch::Sender<Containers>,
     writers: HashMap<ContainerId, watch::Sender<ContainerView>>,
+    events: broadcast::Sender<LocationEvent>,
     seq: u64,
 }
 
@@ -70,15 +94,18 @@ impl ViewWriter {
     pub(super) fn new() -> (Self, View) {
         let (offer, offer_rx) = watch::channel(Offer::default());
         let (containers, containers_rx) = watch::channel(Containers::new());
+        let (events, _) = broadcast::channel(events::KEPT);
         let view = View {
             offer: offer_rx,
             containers: containers_rx,
+            events: events.downgrade(),
         };
         (
             Self {
                 offer,
                 containers,
                 writers: HashMap::new(),
+                events,
                 seq: 0,
             },
             view,
@@ -99,6 +126,22 @@ impl ViewWriter {
             .collect();
         gone.into_iter().for_each(|id| self.remove(id));
         ready.containers.into_iter().for_each(|info| self.put(info));
+        self.tell(LocationEvent::Resumed);
+    }
+
+    /// Containers that are known and not in this READY.
+    pub(super) fn missing_in(&self, ready: &Ready) -> Vec<ContainerId> {
+        let here: std::collections::HashSet<ContainerId> =
+            ready.containers.iter().map(|info| info.id).collect();
+        let known = self.writers.keys().copied();
+        known.filter(|id| !here.contains(id)).collect()
+    }
+
+    /// These are gone because the connection was lost for so long.
+    pub(super) fn ended_by_cut(&self, ids: &[ContainerId], away: Duration) {
+        for writer in ids.iter().filter_map(|id| self.writers.get(id)) {
+            writer.send_modify(|view| view.cut = Some(away));
+        }
     }
 
     /// Takes in the event number `seq`; those that are already known change nothing.
@@ -113,6 +156,7 @@ impl ViewWriter {
             });
         }
         self.seq = seq;
+        let event = LocationEvent::from(body.clone());
         match body {
             EventBody::Node(node) => self.put_node(node),
             EventBody::NodeGone(id) => {
@@ -128,7 +172,13 @@ impl ViewWriter {
             EventBody::VolumeGone(id) => self.remove_volume(id),
             EventBody::Warning(text) => tracing::warn!(target: "teu", "{text}"),
         }
+        self.tell(event);
         Ok(())
+    }
+
+    /// An error means that nobody listens.
+    fn tell(&self, event: LocationEvent) {
+        let _ = self.events.send(event);
     }
 
     /// Takes in what an answer says. Events are newer than answers that repeat themselves, so an
@@ -145,7 +195,11 @@ impl ViewWriter {
 
     fn put(&mut self, info: ContainerInfo) {
         let id = info.id;
-        let view = ContainerView { info, gone: false };
+        let view = ContainerView {
+            info,
+            gone: false,
+            cut: None,
+        };
         if let Some(writer) = self.writers.get(&id) {
             writer.send_if_modified(|old| {
                 let changed = *old != view;

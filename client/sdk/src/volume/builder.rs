@@ -14,7 +14,8 @@ use tokio::io::AsyncRead;
 
 use super::{ImportBuilder, PATIENCE, Volume};
 use crate::{
-    error::{Error, Result, parse_tag},
+    chosen_tag::ChosenTag,
+    error::{Error, Result},
     session::SessionHandle,
 };
 
@@ -28,6 +29,8 @@ pub struct VolumeBuilder {
     session: SessionHandle,
     begins: Begins,
     node: Option<NodeId>,
+    tag: ChosenTag,
+    /// Without its name, which is `tag`.
     spec: VolumeSpec,
 }
 
@@ -57,22 +60,22 @@ impl VolumeBuilder {
             session,
             begins,
             node: None,
+            tag: ChosenTag::default(),
             spec: VolumeSpec::default(),
         }
     }
 
     pub(super) fn spec(mut self, spec: VolumeSpec) -> Self {
-        self.spec = spec;
+        self.tag = ChosenTag::known_as(spec.tag);
+        self.spec = VolumeSpec { tag: None, ..spec };
         self
     }
 
-    /// Names the volume; unique among the account's volumes.
-    ///
-    /// # Errors
-    /// [`Error::Tag`] if that cannot be a name.
-    pub fn tag(mut self, tag: impl AsRef<str>) -> Result<Self> {
-        self.spec.tag = Some(parse_tag(tag.as_ref())?);
-        Ok(self)
+    /// Names the volume; unique among the account's volumes. Text that cannot be a name makes the
+    /// operation fail with [`Error::Tag`].
+    pub fn tag(mut self, tag: impl AsRef<str>) -> Self {
+        self.tag = ChosenTag::parse(tag);
+        self
     }
 
     /// The most bytes that its tree may refer to (snapshots are not counted); at least 1 MiB.
@@ -104,17 +107,24 @@ impl VolumeBuilder {
 
     /// Lets it begin as what `reader` exports (a full export, not one with a base).
     pub fn import_from<R: AsyncRead + Unpin + Send>(self, reader: R) -> ImportBuilder<R> {
-        let target = match self.begins {
-            Begins::Empty => Ok(ImportTarget::New {
-                node: self.node,
-                spec: self.spec,
+        let Self {
+            begins,
+            node,
+            tag,
+            spec,
+            session,
+        } = self;
+        let target = match begins {
+            Begins::Empty => tag.check().map(|tag| ImportTarget::New {
+                node,
+                spec: VolumeSpec { tag, ..spec },
             }),
             Begins::Ensured(_) | Begins::Cloned(..) => Err(Error::Invalid {
                 attempt: "import the volume",
                 why: "only a new volume can be imported; begin with create_volume".to_owned(),
             }),
         };
-        ImportBuilder::new(self.session, target, reader)
+        ImportBuilder::new(session, target, reader)
     }
 
     /// Makes it: ready when it is durable on its node.
@@ -130,8 +140,13 @@ impl VolumeBuilder {
             session,
             begins,
             node,
-            mut spec,
+            tag,
+            spec,
         } = self;
+        let mut spec = VolumeSpec {
+            tag: tag.check()?,
+            ..spec
+        };
         let body = match begins {
             Begins::Empty => RequestBody::CreateVolume {
                 node,

@@ -5,13 +5,13 @@ use std::{
     pin::Pin,
 };
 
-use teu_protocol::{
-    ids::{NodeId, Tag},
-    message::VolumeSpec,
-};
+use teu_protocol::{ids::NodeId, message::VolumeSpec};
 
 use super::{Volume, VolumeBuilder, nameless};
-use crate::error::{Error, Result, parse_tag};
+use crate::{
+    chosen_tag::ChosenTag,
+    error::{Error, Result},
+};
 
 const ATTEMPT: &str = "copy the volume";
 
@@ -23,26 +23,23 @@ pub struct CopyBuilder {
     volume: Volume,
     snapshot: String,
     node: NodeId,
-    tag: Option<Tag>,
+    tag: ChosenTag,
 }
 
 impl CopyBuilder {
-    pub(super) const fn new(volume: Volume, snapshot: String, node: NodeId) -> Self {
+    pub(super) fn new(volume: Volume, snapshot: String, node: NodeId) -> Self {
         Self {
             volume,
             snapshot,
             node,
-            tag: None,
+            tag: ChosenTag::default(),
         }
     }
 
-    /// Names the copy.
-    ///
-    /// # Errors
-    /// [`Error::Tag`] if that cannot be a name.
-    pub fn tag(mut self, tag: impl AsRef<str>) -> Result<Self> {
-        self.tag = Some(parse_tag(tag.as_ref())?);
-        Ok(self)
+    /// Names the copy. Text that cannot be a name makes the copying fail with [`Error::Tag`].
+    pub fn tag(mut self, tag: impl AsRef<str>) -> Self {
+        self.tag = ChosenTag::parse(tag);
+        self
     }
 
     /// Copies: ready when the copy is durable. [`Volume::copy_into`] brings it up to date later.
@@ -51,7 +48,7 @@ impl CopyBuilder {
     /// As [`Volume::export`] and importing.
     pub async fn start(self) -> Result<Volume> {
         let spec = VolumeSpec {
-            tag: self.tag,
+            tag: self.tag.check()?,
             ..nameless(self.volume.info().spec)
         };
         let export = self.volume.export(&self.snapshot, None).await?;

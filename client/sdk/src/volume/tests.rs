@@ -99,7 +99,6 @@ async fn a_builder_asks_for_all_that_was_chosen() {
     let node = scene.volume.node();
     let builder = VolumeBuilder::new(scene.session.clone())
         .tag("db")
-        .unwrap()
         .quota(1 << 30)
         .node(node)
         .schedule(Duration::from_secs(3600), 24)

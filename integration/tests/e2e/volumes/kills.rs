@@ -326,8 +326,8 @@ impl<'a> Stage<'a> {
 }
 
 /// Makes the volume, and asks until the location does it.
-async fn ready(builder: Result<teu::VolumeBuilder, Error>) -> Volume {
-    builder.expect("a name").await.expect("a volume")
+async fn ready(builder: teu::VolumeBuilder) -> Volume {
+    builder.await.expect("a volume")
 }
 
 /// Asks, once.
@@ -340,17 +340,17 @@ async fn perform(
 ) -> Result<(), Error> {
     match op {
         Op::Create => {
-            let builder = client.create_volume().tag(name)?.quota(64 * MIB);
+            let builder = client.create_volume().tag(name).quota(64 * MIB);
             builder.await.map(drop)
         }
-        Op::Clone => volume.clone_from("one").tag(name)?.await.map(drop),
+        Op::Clone => volume.clone_from("one").tag(name).await.map(drop),
         Op::Destroy => volume.destroy().await,
         Op::Snapshot => volume.snapshot("two").await,
         Op::DestroySnapshot => volume.destroy_snapshot("one").await,
         Op::RollBack => volume.rollback("one").await,
         Op::Quota => volume.set_quota(32 * MIB).await,
         Op::Import => {
-            let builder = client.create_volume().tag(name)?;
+            let builder = client.create_volume().tag(name);
             builder.import_from(Cursor::new(export)).await.map(drop)
         }
     }
@@ -396,7 +396,7 @@ fn schedule() {
     let world = World::start_with_failpoints();
     wait(async {
         let watcher = world.connect().await.expect("connected");
-        let builder = watcher.create_volume().tag("timed").expect("a name");
+        let builder = watcher.create_volume().tag("timed");
         let timed = builder.schedule(Duration::from_secs(10), 1).await;
         let timed = timed.expect("a volume");
         let one_is_there = async |after: &str| {

@@ -80,7 +80,7 @@ fn two() {
         };
         let (first, second) = (node("first"), node("second"));
         let builder = location.create_volume().node(first).tag("original");
-        let original = builder.expect("a name").await.expect("a volume");
+        let original = builder.await.expect("a volume");
         assert_eq!(original.node(), first);
         let run = async |volume: &teu::Volume, script: &str| {
             let container = location
@@ -103,7 +103,7 @@ fn two() {
         .await;
         original.snapshot("one").await.expect("a snapshot");
         let copy = original.copy_to("one", second).tag("copy");
-        let copy = copy.expect("a name").await.expect("a copy");
+        let copy = copy.await.expect("a copy");
         assert_eq!(copy.node(), second);
         let read = "cat /v/file; stat -c %u:%g /v/file; md5sum < /v/big";
         assert_eq!(run(&copy, read).await, run(&original, read).await);

@@ -70,7 +70,7 @@ fn told() {
                 b.volumes()
             );
         };
-        let builder = a.create_volume().tag("shared").expect("a name");
+        let builder = a.create_volume().tag("shared");
         let volume = builder.await.expect("a volume");
         let id = volume.id();
         sees("made", &|all| all.iter().any(|one| one.id == id)).await;
@@ -150,7 +150,7 @@ fn stranger() {
     let world = World::start();
     wait(async {
         let location = world.connect().await.expect("connected");
-        let builder = location.create_volume().tag("mine").expect("a name");
+        let builder = location.create_volume().tag("mine");
         let mine = builder.await.expect("a volume");
         mine.snapshot("s").await.expect("a snapshot");
         let public = key(STRANGER).public().to_string();

@@ -24,14 +24,18 @@ pub fn refuse_internal(what: &str, error: &(dyn Error + 'static)) -> Refusal {
 /// A process that could not be started, or a keeper's other refusals.
 #[must_use]
 pub fn refuse_start(error: &StartError) -> Refusal {
-    use keeper::Refusal as Keeper;
+    use keeper::{Refusal as Keeper, StartStep};
     let StartError::Refused(refusal) = error else {
         return refuse_internal("the container's supervisor does not answer", error);
     };
     let code = match refusal {
         Keeper::CommandNotFound { .. } => RefusalCode::CommandNotFound,
         Keeper::NotExecutable { .. } => RefusalCode::CommandNotExecutable,
-        Keeper::UnknownUser(_) => RefusalCode::BadRequest,
+        Keeper::UnknownUser(_)
+        | Keeper::Failed {
+            step: StartStep::ResolveUser | StartStep::MakeWorkingDirectory,
+            ..
+        } => RefusalCode::BadRequest,
         Keeper::NotRunning | Keeper::NoTerminal => RefusalCode::WrongState,
         Keeper::NoSuchProcess => RefusalCode::NotFound,
         Keeper::TooManyProcesses => RefusalCode::LimitReached,
@@ -46,7 +50,10 @@ pub fn refuse_start(error: &StartError) -> Refusal {
         Keeper::NotExecutable { .. } => {
             "; check its permissions, and that its interpreter is in the image"
         }
-        Keeper::UnknownUser(_) => "; use a user of the image, or a number",
+        Keeper::Failed {
+            step: StartStep::MakeWorkingDirectory,
+            ..
+        } => "; choose another working directory (-w)",
         Keeper::NoTerminal => "; start it with a terminal (-t)",
         _ => "",
     };

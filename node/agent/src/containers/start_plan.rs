@@ -17,6 +17,7 @@ use crate::{
         StartPlan, TerminalSize, VolumeMountPlan,
     },
     state::ContainerDir,
+    sys::cgroup::container_pids,
 };
 
 /// Docker's size of `/dev/shm`.
@@ -41,14 +42,17 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
         name_servers,
         mounts,
     } = place;
-    let files = plan.files.iter().map(|(file, contents)| PreBootFile {
-        path: PathBuf::from(&file.path),
-        contents: contents.to_vec(),
-        mode: file.mode,
-        uid: file.uid,
-        gid: file.gid,
-        secret: file.secret,
-    });
+    let files = plan
+        .files
+        .iter()
+        .map(|(file, owner, contents)| PreBootFile {
+            path: PathBuf::from(&file.path),
+            contents: contents.to_vec(),
+            mode: file.mode,
+            uid: owner.uid,
+            gid: owner.gid,
+            secret: file.secret,
+        });
     StartPlan {
         container: plan.record.container,
         dir: dir.path().to_owned(),
@@ -109,7 +113,7 @@ fn limits(limits: &ResourceLimits) -> Limits {
         cpu_millis: limits
             .cpu_millis
             .map(|millis| u32::try_from(millis).unwrap_or(u32::MAX)),
-        pids: limits.pids.unwrap_or(DEFAULT_PIDS),
+        pids: limits.pids.unwrap_or(DEFAULT_PIDS.min(container_pids())),
         io: Vec::new(),
     }
 }

@@ -199,6 +199,7 @@ pub enum StartStep {
     ResolveUser,
     MountVolumes,
     MakeWorkingDirectory,
+    BecomeUser,
     OpenLog,
     CreateContainer,
     JoinContainer,
@@ -220,6 +221,7 @@ impl std::fmt::Display for StartStep {
             Self::ResolveUser => "find the user",
             Self::MountVolumes => "mount the volumes",
             Self::MakeWorkingDirectory => "make the working directory",
+            Self::BecomeUser => "become the user",
             Self::OpenLog => "open the log",
             Self::CreateContainer => "create the container",
             Self::JoinContainer => "join the container",
@@ -286,7 +288,7 @@ pub(crate) fn take_frame<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> io::Resul
     let Some(body) = buffer.get(4..4 + len) else {
         return Ok(None);
     };
-    let value = rmp_serde::from_slice(body)
+    let value = teu_protocol::message::decode_record(body)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     buffer.drain(..4 + len);
     Ok(Some(value))

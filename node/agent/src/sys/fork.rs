@@ -242,6 +242,12 @@ pub fn set_groups(groups: &[u32]) -> io::Result<()> {
     }
 }
 
+/// Ends this process at once: nothing that its frames own is dropped.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: runs nothing of ours.
+    unsafe { libc::_exit(code) }
+}
+
 /// Replaces this process's program. Returns only on failure.
 pub fn execve(
     program: &std::ffi::CStr,
@@ -260,16 +266,24 @@ pub fn execve(
     io::Error::last_os_error()
 }
 
-/// Closes every descriptor from 3 on but `keep`. For a freshly forked child that never returns
+/// Closes every descriptor from 3 on but those in `keep`. For a freshly forked child that never returns
 /// to the owners of what is closed.
 ///
 /// # Errors
 /// What close_range(2) said.
-pub fn close_all_but(keep: std::os::fd::RawFd) -> io::Result<()> {
-    let keep = u32::try_from(keep).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let ranges = [(3, keep.checked_sub(1)), (keep + 1, Some(u32::MAX))];
-    for (first, last) in ranges {
-        let Some(last) = last.filter(|&last| last >= first) else {
+pub fn close_all_but(keep: &[std::os::fd::RawFd]) -> io::Result<()> {
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|&fd| u32::try_from(fd).ok())
+        .collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    // Behind the last one, to the end.
+    for last in keep.into_iter().map(Some).chain([None]) {
+        let end = last.map_or(Some(u32::MAX), |kept| kept.checked_sub(1));
+        let range = end.filter(|&end| end >= first).map(|end| (first, end));
+        first = first.max(last.map_or(first, |kept| kept + 1));
+        let Some((first, last)) = range else {
             continue;
         };
         // SAFETY: no owner of these descriptors runs again in this process.

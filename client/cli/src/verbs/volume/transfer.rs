@@ -189,7 +189,7 @@ async fn import_from<R: AsyncRead + Unpin + Send>(
             volume.import_from(reader)
         }
         _ => {
-            let builder = named(location.create_volume(), args.name.clone())?;
+            let builder = named(location.create_volume(), args.name.clone());
             let mut builder = described(builder, &args.spec);
             if let Some(node) = &args.node {
                 builder = builder.node(find_node(location, node)?);

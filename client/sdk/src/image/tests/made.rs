@@ -1,15 +1,16 @@
 //! Images that the builder made: opened again, and through a real engine and back.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 
 use super::super::*;
 
-fn busybox() -> Option<PathBuf> {
+#[cfg(feature = "engine")]
+fn busybox() -> Option<std::path::PathBuf> {
     ["/bin/busybox", "/usr/bin/busybox"]
         .iter()
-        .map(PathBuf::from)
+        .map(std::path::PathBuf::from)
         .find(|path| path.exists())
 }
 
@@ -70,6 +71,7 @@ fn what_the_builder_writes_opens_and_is_always_the_same() {
 }
 
 /// Runs a real engine if there is one: an image goes in by `docker load` and comes out the same.
+#[cfg(feature = "engine")]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_travels_through_a_real_engine() {
     let Ok(engine) = Engine::connect().await else {

@@ -91,7 +91,6 @@ impl Supervisor {
             plan,
             hostname: &container.hosts.hostname,
             ids: container.ids,
-            init_pid: init.pid,
             init_pidfd,
             cgroup: &cgroup,
             stdio,
