@@ -3,17 +3,19 @@
 //! Owner: the client reads it to refuse a wrong image early, the node to compose the first process;
 //! the raw bytes (whose digest is the image's id) are what travels. Invariant: whatever Docker,
 //! Podman, BuildKit or Kaniko have written is read, nulls and missing fields included, and what is
-//! returned is bounded by [`MAX_CONFIG_BYTES`].
+//! returned is within [`bounds`].
 //! Next: [`mod@compose`] for Docker's rules on top of it, [`user`] for `USER`, [`signal`] for
 //! `STOPSIGNAL`. Source: OCI image specification 1.1, "Image Configuration".
 
+pub mod bounds;
 pub mod compose;
+mod environment;
 pub mod signal;
 pub mod user;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use crate::ids::Digest;
 
@@ -75,6 +77,26 @@ pub enum ImageConfigError {
         /// How many it has.
         layers: usize,
     },
+    /// More than [`bounds`] allow.
+    #[error("the image has {has} {what}; at most {most} are accepted. Rebuild it with fewer")]
+    TooMany {
+        /// Which list.
+        what: &'static str,
+        /// Its length.
+        has: usize,
+        /// Its bound.
+        most: usize,
+    },
+    /// Longer than [`bounds`] allow.
+    #[error("{what} of the image has {bytes} bytes; at most {most} are accepted")]
+    TooLong {
+        /// Which text.
+        what: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// Its bound.
+        most: usize,
+    },
 }
 
 impl ImageConfig {
@@ -93,7 +115,7 @@ impl ImageConfig {
         if layers > MAX_LAYERS {
             return Err(ImageConfigError::TooManyLayers { layers });
         }
-        Ok(Self {
+        let config = Self {
             architecture: raw.architecture,
             os: raw.os,
             variant: raw.variant,
@@ -105,9 +127,16 @@ impl ImageConfig {
             exposed_ports: raw.config.exposed_ports.into_keys().collect(),
             volumes: raw.config.volumes.into_keys().collect(),
             stop_signal: raw.config.stop_signal,
-            labels: raw.config.labels,
+            labels: raw
+                .config
+                .labels
+                .into_iter()
+                .map(|(key, value)| (key, value.unwrap_or_default()))
+                .collect(),
             diff_ids: raw.rootfs.diff_ids,
-        })
+        };
+        bounds::check(&config)?;
+        Ok(config)
     }
 
     /// TCP ports that the image exposes, sorted.
@@ -127,7 +156,8 @@ impl ImageConfig {
         ports
     }
 
-    /// `linux/amd64`, `linux/arm/v7`.
+    /// `linux/amd64`, `linux/arm/v7`; `linux` for an image that does not say its architecture, which
+    /// runs wherever it can.
     #[must_use]
     pub fn platform(&self) -> String {
         let Self {
@@ -136,7 +166,10 @@ impl ImageConfig {
             variant,
             ..
         } = self;
-        if variant.is_empty() {
+        let os = if os.is_empty() { "linux" } else { os };
+        if architecture.is_empty() {
+            os.to_owned()
+        } else if variant.is_empty() {
             format!("{os}/{architecture}")
         } else {
             format!("{os}/{architecture}/{variant}")
@@ -172,13 +205,13 @@ struct RawConfig {
     #[serde(default, deserialize_with = "null_as_default")]
     user: String,
     #[serde(default, deserialize_with = "null_as_default")]
-    exposed_ports: BTreeMap<String, serde_json::Value>,
+    exposed_ports: BTreeMap<String, IgnoredAny>,
     #[serde(default, deserialize_with = "null_as_default")]
-    volumes: BTreeMap<String, serde_json::Value>,
+    volumes: BTreeMap<String, IgnoredAny>,
     #[serde(default, deserialize_with = "null_as_default")]
     stop_signal: String,
     #[serde(default, deserialize_with = "null_as_default")]
-    labels: BTreeMap<String, String>,
+    labels: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -253,6 +286,9 @@ mod tests {
                 ImageConfig::default()
             );
         }
+        assert_eq!(ImageConfig::default().platform(), "linux");
+        let label = ImageConfig::parse(br#"{"config":{"Labels":{"a":null}}}"#).unwrap();
+        assert_eq!(label.labels["a"], "");
         let words = ImageConfig::parse(br#"{"config":{"Cmd":"sh"}}"#).unwrap();
         assert_eq!(words.cmd, Some(vec!["sh".to_owned()]));
     }

@@ -10,7 +10,7 @@ use teu_protocol::{
     message::{Refusal, RefusalCode},
 };
 
-use crate::{config::ConfigError, image::ImageError};
+use crate::{config::ConfigError, image::ImageError, session::told};
 
 /// What the library's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -88,6 +88,18 @@ pub enum Error {
     /// The container is destroyed.
     #[error("container {} is destroyed", .0.short())]
     Gone(ContainerId),
+    /// The location ended the container because this program could not be reached.
+    #[error(
+        "the connection to the location was lost for {}, and the location ended container {} meanwhile; \
+         start it again",
+        told(*away), container.short()
+    )]
+    EndedByCut {
+        /// The container.
+        container: ContainerId,
+        /// How long the connection was lost.
+        away: Duration,
+    },
     /// The container's first process ended while something else was waited for.
     #[error("container {} ended ({status}) while {waiting_for}", container.short())]
     Ended {
@@ -141,9 +153,6 @@ pub enum Error {
     /// Not an address of this machine, such as `127.0.0.1:8080`.
     #[error("`{0}` is not an address to listen on; write it as 127.0.0.1:8080")]
     BadAddress(String),
-    /// A signal that does not exist.
-    #[error("{0} is not a signal; signals are 1 to 64")]
-    BadSignal(i32),
     /// What was asked for contradicts a documented bound.
     #[error("cannot {attempt}: {why}")]
     Invalid {
@@ -200,13 +209,13 @@ impl Error {
             | Self::OutputLost { .. }
             | Self::OutputTooLarge { .. }
             | Self::Gone(_)
+            | Self::EndedByCut { .. }
             | Self::Ended { .. }
             | Self::NoImage { .. }
             | Self::Image(_)
             | Self::Tag(_)
             | Self::Io { .. }
             | Self::BadAddress(_)
-            | Self::BadSignal(_)
             | Self::Invalid { .. }
             | Self::Nonsense { .. } => false,
         }
@@ -280,8 +289,15 @@ pub enum CloseReason {
     #[error("this program closed it")]
     Closed,
     /// The location had ended it when the link came back.
-    #[error("the location had ended it when the link came back: it was away for too long")]
-    Expired,
+    #[error(
+        "the connection to the location was lost for {}, and the location ended the session meanwhile, \
+         with what this program had started",
+        told(*away)
+    )]
+    Expired {
+        /// How long the connection was lost.
+        away: Duration,
+    },
     /// The location ended it, in these words.
     #[error("{0}")]
     Ended(Refusal),

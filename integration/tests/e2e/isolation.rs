@@ -25,6 +25,10 @@ pub(crate) const TRIALS: &[Shared] = &[
         sessions,
     ),
     ("isolation::root_inside_is_nobody_outside", user_namespace),
+    (
+        "isolation::users_and_directories_outside_are_refused",
+        outside,
+    ),
     ("isolation::the_kernel_is_kept_at_a_distance", confinement),
 ];
 
@@ -152,6 +156,37 @@ fn user_namespace(world: &World) {
         assert_eq!(fields[0], 0);
         assert!(fields[1] >= 100_000, "root inside is {} outside", fields[1]);
         assert_eq!(fields[2], 65_536);
+        location.close().await;
+    });
+}
+
+/// However a process comes to be: run, woken, or a further one.
+fn outside(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let code = |error: &teu::Error| error.refusal().map(|refusal| refusal.code);
+        let a = idle(&location).await;
+        for user in ["4294967295", "0:4294967295", "1000680000"] {
+            let ran = location.spawn("busybox").user(user).start().await;
+            let error = ran.expect_err("no such user");
+            assert_eq!(code(&error), Some(RefusalCode::BadRequest), "{error}");
+            let error = a.run(["true"]).user(user).output().await;
+            let error = error.expect_err("no such user");
+            assert_eq!(code(&error), Some(RefusalCode::BadRequest), "{error}");
+            assert!(error.to_string().contains("0 to 65535"), "{error}");
+        }
+        for directory in ["/proc/self/fd/13", "/proc/1/cwd", "/proc/self/root/tmp"] {
+            let spawn = || location.spawn("busybox").workdir(directory);
+            let error = spawn().start().await.expect_err("it leads outside");
+            assert_eq!(code(&error), Some(RefusalCode::BadRequest), "{error}");
+            assert!(error.to_string().contains(directory), "{error}");
+            let error = a.run(["pwd"]).workdir(directory).output().await;
+            let error = error.expect_err("it leads outside");
+            assert_eq!(code(&error), Some(RefusalCode::BadRequest), "{error}");
+            let sleeper = spawn().asleep().start().await.expect("it sleeps");
+            let error = sleeper.wake().await.expect_err("it leads outside");
+            assert!(error.to_string().contains(directory), "{error}");
+        }
         location.close().await;
     });
 }

@@ -5,17 +5,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use teu_protocol::message::{
-    PreBootFile, ProcessSpec, Refusal, ResourceLimits, SnapshotSchedule, SpawnSpec, VolumeMount,
-    VolumeSpec,
+use teu_protocol::{
+    image_config::user::{Owner, check_numbers},
+    message::{
+        PreBootFile, ProcessSpec, Refusal, ResourceLimits, SnapshotSchedule, SpawnSpec,
+        VolumeMount, VolumeSpec,
+    },
 };
 
 use crate::refusals::bad;
 
 /// Linux takes no longer single string (MAX_ARG_STRLEN).
 const WORD_BYTES: usize = 128 << 10;
-/// Arguments and environment together: a quarter of Linux's default of 2 MiB (ARG_MAX).
-const WORDS_BYTES: usize = 512 << 10;
+/// Arguments: a quarter of what Linux passes to a program, 2 MiB with the environment (a quarter of the
+/// usual stack, execve(2)). They are shown in lists of containers.
+const ARGUMENTS_BYTES: usize = 512 << 10;
+/// Variables, names and values: what Linux passes, without [`ARGUMENTS_BYTES`] and some room for the
+/// image's own and for the pointers to each.
+const ENVIRONMENT_BYTES: usize = 1280 << 10;
 /// Arguments, or variables.
 const WORDS: usize = 4_096;
 /// Labels, each of [`LABEL_BYTES`] for key and for value.
@@ -24,6 +31,8 @@ const LABEL_BYTES: usize = 256;
 /// Pre-boot files, together of [`FILES_BYTES`]: they travel in one message of 8 MiB.
 const FILES: usize = 256;
 const FILES_BYTES: u64 = 4 << 20;
+/// Where the kernel's own file systems are: nothing is mounted or written there.
+const KERNELS: [&str; 3] = ["proc", "sys", "dev"];
 /// Linux's PATH_MAX.
 const PATH_BYTES: usize = 4_096;
 /// `user:group` by name: 32 bytes each are Linux's usual bound.
@@ -32,6 +41,10 @@ const USER_BYTES: usize = 256;
 const MEMORY_MIN_BYTES: u64 = 4 << 20;
 /// The kernel's quota granularity.
 const CPU_MIN_MILLIS: u64 = 10;
+/// Linux's default of `kernel.pid_max` on small machines; a node may allow less.
+const PIDS_MAX: u32 = 32_768;
+/// Below this an overlay and its btrfs subvolume hold hardly anything.
+const STORAGE_MIN_BYTES: u64 = 16 << 20;
 const IMAGE_NAME_BYTES: usize = 512;
 /// Volumes of one container: each is a mount of its own.
 const MOUNTS: usize = 32;
@@ -46,7 +59,7 @@ const SCHEDULED_MAX: u32 = 1_000;
 pub(crate) fn spawn(spec: &SpawnSpec, bulk: &[Bytes]) -> Result<(), Refusal> {
     process(&spec.process)?;
     if let Some(entrypoint) = &spec.entrypoint {
-        words("the entrypoint", entrypoint.iter())?;
+        words("the entrypoint", ARGUMENTS_BYTES, entrypoint.iter())?;
     }
     labels("a container", &spec.labels)?;
     mounts(&spec.volumes)?;
@@ -63,9 +76,20 @@ pub(crate) fn spawn(spec: &SpawnSpec, bulk: &[Bytes]) -> Result<(), Refusal> {
 }
 
 pub(crate) fn process(spec: &ProcessSpec) -> Result<(), Refusal> {
-    words("the command", spec.args.iter().flatten())?;
-    words("the environment", spec.env.iter().map(|(_, value)| value))?;
-    words("the environment", spec.env.iter().map(|(name, _)| name))?;
+    words("the command", ARGUMENTS_BYTES, spec.args.iter().flatten())?;
+    let words_of_command = spec.args.as_ref().map_or(0, Vec::len);
+    if words_of_command > WORDS {
+        return Err(bad(format!(
+            "the command has {words_of_command} words, and at most {WORDS} are accepted"
+        )));
+    }
+    let variables = spec.env.iter().flat_map(|(name, value)| [name, value]);
+    if spec.env.len() > WORDS {
+        return Err(bad(format!(
+            "the environment has more than {WORDS} variables. Use a pre-boot file"
+        )));
+    }
+    words("the environment", ENVIRONMENT_BYTES, variables)?;
     if spec
         .env
         .iter()
@@ -73,6 +97,7 @@ pub(crate) fn process(spec: &ProcessSpec) -> Result<(), Refusal> {
     {
         return Err(bad("a variable's name is not empty and has no `=`"));
     }
+    timeout(spec.timeout_ms)?;
     let plain = |text: &str, most: usize| text.len() <= most && !text.contains('\0');
     if spec
         .user
@@ -83,6 +108,9 @@ pub(crate) fn process(spec: &ProcessSpec) -> Result<(), Refusal> {
             "a user has 1 to {USER_BYTES} bytes: `name`, `uid`, `uid:gid`"
         )));
     }
+    if let Some(user) = &spec.user {
+        check_numbers(user).map_err(|error| bad(error.to_string()))?;
+    }
     if spec
         .workdir
         .as_ref()
@@ -90,6 +118,18 @@ pub(crate) fn process(spec: &ProcessSpec) -> Result<(), Refusal> {
     {
         return Err(bad(
             "a working directory is an absolute path of at most 4096 bytes",
+        ));
+    }
+    Ok(())
+}
+
+/// Who wants more wants no timeout.
+const TIMEOUT_MAX_MS: u64 = 366 * 86_400_000;
+
+fn timeout(timeout_ms: Option<u64>) -> Result<(), Refusal> {
+    if timeout_ms.is_some_and(|ms| !(1..=TIMEOUT_MAX_MS).contains(&ms)) {
+        return Err(bad(
+            "a timeout is at least a millisecond and at most 366 days",
         ));
     }
     Ok(())
@@ -157,9 +197,7 @@ fn mounts(mounts: &[VolumeMount]) -> Result<(), Refusal> {
             && path.len() <= PATH_BYTES
             && !path.contains('\0')
             && !parts.contains(&"..")
-            && parts
-                .first()
-                .is_some_and(|first| !["proc", "sys", "dev"].contains(first));
+            && parts.first().is_some_and(|first| !KERNELS.contains(first));
         let shown: String = path.chars().take(80).collect();
         if !fits {
             return Err(bad(format!(
@@ -174,16 +212,12 @@ fn mounts(mounts: &[VolumeMount]) -> Result<(), Refusal> {
     Ok(())
 }
 
-pub(crate) fn signal(number: u8) -> Result<(), Refusal> {
-    if (1..=64).contains(&number) {
-        Ok(())
-    } else {
-        Err(bad("a signal is a number from 1 to 64"))
-    }
-}
-
-fn words<'a>(what: &str, words: impl Iterator<Item = &'a String>) -> Result<(), Refusal> {
-    let (mut count, mut bytes) = (0, 0);
+fn words<'a>(
+    what: &str,
+    most_bytes: usize,
+    words: impl Iterator<Item = &'a String>,
+) -> Result<(), Refusal> {
+    let (mut count, mut bytes) = (0_usize, 0);
     for word in words {
         count += 1;
         bytes += word.len() + 1;
@@ -192,10 +226,11 @@ fn words<'a>(what: &str, words: impl Iterator<Item = &'a String>) -> Result<(), 
                 "{what} has a NUL character, which no program can be given"
             )));
         }
-        if word.len() >= WORD_BYTES || bytes > WORDS_BYTES || count > WORDS {
+        // A variable is two: its name and its value.
+        if word.len() >= WORD_BYTES || bytes > most_bytes || count > 2 * WORDS {
             return Err(bad(format!(
-                "{what} is too long: at most {WORDS} words of below {WORD_BYTES} bytes, \
-                 together {WORDS_BYTES}. Use a pre-boot file"
+                "{what} is too long: each word has below {WORD_BYTES} bytes, and all together at \
+                 most {most_bytes}. Use a pre-boot file"
             )));
         }
     }
@@ -234,8 +269,21 @@ fn limits(limits: &ResourceLimits) -> Result<(), Refusal> {
     {
         return Err(bad("a container needs at least a hundredth of a core"));
     }
-    if limits.pids == Some(0) {
-        return Err(bad("a container needs at least one process"));
+    if limits
+        .pids
+        .is_some_and(|pids| !(1..=PIDS_MAX).contains(&pids))
+    {
+        return Err(bad(format!(
+            "a container's limit of processes is 1 to {PIDS_MAX}"
+        )));
+    }
+    if limits
+        .storage_bytes
+        .is_some_and(|bytes| !(STORAGE_MIN_BYTES..=1 << 50).contains(&bytes))
+    {
+        return Err(bad(
+            "a container's storage is at least 16 MiB, and not beyond any disk",
+        ));
     }
     Ok(())
 }
@@ -259,9 +307,18 @@ fn files(files: &[PreBootFile], bulk: &[Bytes]) -> Result<(), Refusal> {
                 path.chars().take(80).collect::<String>()
             )));
         }
+        let mut parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+        if parts.next().is_some_and(|first| KERNELS.contains(&first)) {
+            return Err(bad(format!(
+                "the file `{}` cannot be written: nothing can be made in /proc, /sys and /dev",
+                path.chars().take(80).collect::<String>()
+            )));
+        }
         if file.mode > 0o7777 {
             return Err(bad("a file's mode is at most 7777 (octal)"));
         }
+        Owner::of(file.uid, file.gid)
+            .map_err(|error| bad(format!("the owner of the file `{path}`: {error}")))?;
     }
     let promised = files
         .iter()

@@ -197,9 +197,9 @@ fn verify(manifest: &ImageManifest) -> Result<String, Refusal> {
             manifest.layers.len()
         )));
     }
-    if config.os.is_empty() || config.architecture.is_empty() || config.platform().len() > 64 {
+    if config.platform().len() > 64 {
         return Err(bad(
-            "the image's config does not say for which platform it is".into(),
+            "the platform that the image's config names has more than 64 bytes".into(),
         ));
     }
     Ok(config.platform())

@@ -6,17 +6,24 @@
 
 use std::time::Duration;
 
-/// Bytes that wait for one client: the 64 MiB of windows that a connection may grant, and half as
-/// much for replies and events. More waits only if it asks and does not read: it is closed.
-pub(crate) const CLIENT_OUTBOX_BYTES: usize = 96 * MIB;
+/// Bytes that wait for one client: the windows that a connection may grant (`SessionLimits::window_bytes`),
+/// and a quarter as much for replies and events. More waits only if it asks and does not read: it is closed.
+pub(crate) const CLIENT_OUTBOX_BYTES: usize = 160 * MIB;
 
-/// Bytes that wait for one node before it counts as lost. Stream data stops far earlier
-/// ([`NODE_HIGH_WATER_BYTES`]); what may come on top are orders with their pre-boot files.
+/// Bytes of orders, with their pre-boot files, that wait for one node before it counts as lost.
 pub(crate) const NODE_OUTBOX_BYTES: usize = 256 * MIB;
 
-/// A source of stream data waits while this much waits for the node: some milliseconds of a fast
-/// link, so that the writer never runs dry.
-pub(crate) const NODE_HIGH_WATER_BYTES: usize = 8 * MIB;
+/// Bytes of streams that wait for one node: what a node promises to all its tunnels together (192 MiB),
+/// and as much input for processes as 256 of them may have under way. Who sends more than fits loses
+/// the stream.
+pub(crate) const NODE_STREAM_BYTES: usize = 256 * MIB;
+
+/// The same once [`NODES_CROWDED_BYTES`] wait for all peers: thirty nodes that do not read cannot crowd
+/// clients out.
+pub(crate) const NODE_CROWDED_STREAM_BYTES: usize = 8 * MIB;
+
+/// See [`NODE_CROWDED_STREAM_BYTES`].
+pub(crate) const NODES_CROWDED_BYTES: usize = ALL_OUTBOXES_BYTES / 2;
 
 /// When this much waits for all peers together, each client's share shrinks to
 /// [`CROWDED_OUTBOX_BYTES`]: many peers that do not read cannot add up.
@@ -44,21 +51,41 @@ pub(crate) const READ_MAX_BYTES: usize = 256 * KIB;
 /// The first read of a connection that was idle.
 pub(crate) const READ_MIN_BYTES: usize = 4 * KIB;
 
-/// Credit that may be outstanding on one stream, in one direction: what READY allows a whole
-/// connection (`SessionLimits::window_bytes`).
-pub(crate) const MAX_WINDOW_BYTES: u64 = 64 * MIB as u64;
-
 /// Inputs that wait for the core: a burst from a few hundred connections. Beyond, readers wait.
 pub(crate) const CORE_INBOX: usize = 1024;
 
 /// Inputs handled before their effects are performed and their records committed together.
 pub(crate) const CORE_BATCH: usize = 256;
 
-/// Messages larger than this are counted against [`LARGE_INPUTS_BYTES`].
-pub(crate) const LARGE_INPUT_BYTES: usize = 64 * KIB;
+/// Bytes of messages that clients have begun and not finished, of all accounts together: thirty-two of
+/// the longest. What goes beyond closes a connection of the account that holds most.
+pub(crate) const ALL_UNFINISHED_BYTES: usize = 256 * MIB;
+
+/// The same of one account: a quarter. What goes beyond makes the account's younger messages wait.
+pub(crate) const ACCOUNT_UNFINISHED_BYTES: usize = ALL_UNFINISHED_BYTES / 4;
+
+/// How long a message may hold others of its account up: 8 MB at 1 Mbit/s.
+pub(crate) const UNFINISHED_PATIENCE: Duration = Duration::from_secs(64);
+
+/// Bytes of the buffers that connections read into, all together. Beyond, a connection reads no more
+/// than [`READ_MIN_BYTES`] at once: a thousand busy connections read at full size.
+pub(crate) const READ_BUFFERS_BYTES: usize = 256 * MIB;
+
+/// Messages that cost more than this in memory, once decoded, are counted against
+/// [`LARGE_INPUTS_BYTES`]. Twenty-five thousand connections with one smaller message each: 100 MB.
+pub(crate) const LARGE_INPUT_BYTES: usize = 4 * KIB;
 
 /// Bytes of large messages that wait for the core, of all connections together.
 pub(crate) const LARGE_INPUTS_BYTES: usize = 64 * MIB;
+
+/// The same of one account: a quarter, so that another's large message waits behind a few.
+pub(crate) const ACCOUNT_LARGE_INPUTS_BYTES: usize = LARGE_INPUTS_BYTES / 4;
+
+/// How often freed memory is given back to the system, if much was freed since.
+pub(crate) const TRIM_EVERY: Duration = Duration::from_secs(2);
+
+/// So much was freed that giving it back pays for the walk through the heap.
+pub(crate) const TRIM_ABOVE_BYTES: usize = 16 * MIB;
 
 /// How often the core is told the time.
 pub(crate) const TICK_EVERY: Duration = Duration::from_millis(200);

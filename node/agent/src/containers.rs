@@ -9,13 +9,14 @@ mod layers;
 mod prepare;
 mod refuse;
 mod retire;
+mod room;
 mod start_plan;
 mod table;
 mod watch_keeper;
 
 pub use found::{FoundContainer, find};
 pub use prepare::{prepare, wake};
-pub use refuse::{refuse_internal, refuse_start};
+pub use refuse::{refuse_internal, refuse_running, refuse_start};
 pub use retire::{release, remove};
 pub use start_plan::exec_plan;
 pub use table::{Entry, ProcessEntry, ProcessProgress, Sandbox, Table};

@@ -12,7 +12,13 @@ use teu_protocol::{
     message::{Finding, Severity, VolumeState},
 };
 
-use crate::{containers::Yard, keeper};
+use crate::{
+    containers::Yard,
+    keeper,
+    link::chain,
+    scratch::{DEFAULT_STORAGE_BYTES, Scratch},
+    sys::cgroup::{Cgroup, Hierarchies, container_pids},
+};
 
 /// Below this share of the disk, images no longer fit soon.
 const DISK_FREE_PERCENT: u64 = 5;
@@ -26,9 +32,11 @@ pub async fn examine(
     let mut findings = vec![
         kernel(),
         cgroups(),
+        processes(&yard.cgroup_parent),
         program("nft", "the package nftables"),
         disk(yard.data.path()),
     ];
+    findings.extend(scratch(yard.data.scratch().clone()).await);
     let problems = yard.network.check().await;
     if problems.is_empty() {
         findings.push(good("network", "bridge, rules and forwarding are in place"));
@@ -47,6 +55,7 @@ pub async fn examine(
         }
     }));
     findings.push(leftovers(yard, stuck));
+    findings.extend(yard.data.damaged().iter().map(|path| damaged(path)));
     let layers = yard.layers.usage();
     let message = format!("{} layers in {} MiB", layers.layers, layers.bytes >> 20);
     findings.push(good("layers", &message));
@@ -130,6 +139,36 @@ fn cgroups() -> Finding {
     }
 }
 
+/// What the launcher has set.
+fn processes(cgroup_parent: &str) -> Finding {
+    const SUBJECT: &str = "processes";
+    let bound = Hierarchies::detect()
+        .map_err(|error| error.to_string())
+        .and_then(|all| {
+            let group = Cgroup::named(&all, "", cgroup_parent);
+            group.pids_bound().map_err(|error| chain(&error))
+        });
+    let cure = "give the node the pids controller (`cgroup_disable` in the kernel's command line), and restart it";
+    match bound {
+        Ok(Some(most)) => good(
+            SUBJECT,
+            &format!(
+                "{most} for all containers together, {} for one",
+                container_pids()
+            ),
+        ),
+        Ok(None) => {
+            let message =
+                "containers together have no bound: they can take all of the host's".to_owned();
+            poor(Severity::Warning, SUBJECT, message, cure)
+        }
+        Err(why) => {
+            let message = format!("the bound of all containers together cannot be read: {why}");
+            poor(Severity::Warning, SUBJECT, message, cure)
+        }
+    }
+}
+
 fn program(name: &str, package: &str) -> Finding {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
@@ -164,6 +203,60 @@ fn disk(data: &Path) -> Finding {
     } else {
         good("disk", &message)
     }
+}
+
+fn damaged(path: &Path) -> Finding {
+    let message = format!("the record {} was damaged and is set aside", path.display());
+    let cure =
+        "check the disk; remove the file (of a container: its directory) when it is not needed";
+    poor(Severity::Warning, "records", message, cure)
+}
+
+/// Where containers write.
+async fn scratch(scratch: Scratch) -> Vec<Finding> {
+    let look = move || scratch_findings(&scratch);
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+}
+
+fn scratch_findings(scratch: &Scratch) -> Vec<Finding> {
+    const SUBJECT: &str = "containers' disk";
+    let mut findings = vec![match (scratch.unbounded(), scratch.space()) {
+        (Some(why), _) => {
+            let message = format!(
+                "what a container writes into its root has no bound on this node, and a full disk is everybody's: {why}"
+            );
+            let cure = "see to that and restart the node while it has no containers; until then the node refuses \
+                        containers when its disk is at its reserve";
+            poor(Severity::Warning, SUBJECT, message, cure)
+        }
+        (None, Some(space)) => {
+            let message = format!(
+                "{} of {} MiB free, {} MiB for a container without --storage",
+                space.free >> 20,
+                space.total >> 20,
+                DEFAULT_STORAGE_BYTES >> 20
+            );
+            match scratch.has_room() {
+                Ok(()) => good(SUBJECT, &message),
+                Err(_) => {
+                    let cure = "remove containers that wrote much (`teu rm`)";
+                    poor(Severity::Bad, SUBJECT, message, cure)
+                }
+            }
+        }
+        (None, None) => {
+            let message = "the file system of containers cannot be looked at".to_owned();
+            let cure = "see `dmesg`; it is made anew when the node starts without containers";
+            poor(Severity::Bad, SUBJECT, message, cure)
+        }
+    }];
+    findings.extend(scratch.warnings().into_iter().map(|warning| {
+        let (message, cure) = warning
+            .split_once("; ")
+            .unwrap_or((&warning, "free some room on the host's disk"));
+        poor(Severity::Warning, SUBJECT, message.to_owned(), cure)
+    }));
+    findings
 }
 
 fn leftovers(yard: &Yard, stuck: &[ContainerId]) -> Finding {

@@ -24,6 +24,7 @@ mod payload;
 mod places;
 mod plan;
 mod process;
+mod reaper;
 mod report;
 mod runtime;
 mod stub;

@@ -11,6 +11,7 @@ pub mod launcher;
 pub mod layers;
 pub mod link;
 pub mod purge;
+pub mod scratch;
 pub mod slots;
 pub mod state;
 pub mod streams;

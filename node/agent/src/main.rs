@@ -3,15 +3,16 @@
 //! Owner: systemd, or `teu dev`. Invariant: the hidden subcommands `launcher` and `unpack` are
 //! dispatched before any thread exists: keepers are forked from the one, the other confines itself.
 
-use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, net::Ipv4Addr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use miette::{IntoDiagnostic, WrapErr, miette};
+use teu_daemon::log;
 use teu_node::{
     agent::{self, AgentConfig, Ended},
     purge,
     state::{DataDir, load_or_make_key},
-    sys::names::InstanceName,
+    sys::{names::InstanceName, oom},
     volumes::pool::PoolChoice,
 };
 use teu_protocol::{ids::PublicKey, noise::LocationIdentity};
@@ -65,6 +66,12 @@ enum Verb {
     },
     /// Destroy everything that a stopped node has left on this machine, its data included.
     Purge {
+        /// Only end and remove what lives: containers, bridge, firewall table, control groups.
+        #[arg(long)]
+        keep_data: bool,
+        /// Where volumes lie: the loop device of that file is given back, the file stays.
+        #[arg(long, value_name = "POOL", default_value_t)]
+        pool: PoolChoice,
         /// Which node.
         #[arg(long, value_name = "NAME", default_value_t)]
         instance: InstanceName,
@@ -77,7 +84,11 @@ enum Verb {
 /// One for the event loop and what it wakes, one for bulk.
 const WORKERS: usize = 2;
 
+/// Whatever whoever starts this has: nothing that is made here can be written by others.
+const UMASK: u32 = 0o022;
+
 fn main() -> ExitCode {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
     match std::env::args_os().nth(1) {
         Some(verb) if verb == "launcher" => return teu_node::launcher::main(),
         Some(verb) if verb == "unpack" => {
@@ -88,7 +99,7 @@ fn main() -> ExitCode {
     match perform(Cli::parse().verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(report) => {
-            eprintln!("{report:?}");
+            log::say(format_args!("{report:?}"));
             ExitCode::FAILURE
         }
     }
@@ -101,9 +112,20 @@ fn perform(verb: Verb) -> miette::Result<()> {
             let key = load_or_make_key(&data).into_diagnostic()?;
             print_line(&key.public().to_string())
         }
-        Verb::Purge { instance, data } => runtime()?
-            .block_on(purge::run(&instance, &data))
-            .into_diagnostic(),
+        Verb::Purge {
+            keep_data,
+            pool,
+            instance,
+            data,
+        } => {
+            let kept = match keep_data {
+                true => purge::Data::Keep,
+                false => purge::Data::Remove { pool },
+            };
+            runtime()?
+                .block_on(purge::run(&instance, &data, &kept))
+                .into_diagnostic()
+        }
         Verb::Run {
             master,
             fqdn,
@@ -115,9 +137,11 @@ fn perform(verb: Verb) -> miette::Result<()> {
             pool,
             slots,
         } => {
-            start_log();
+            log::start(false);
             #[cfg(feature = "failpoints")]
             let _failpoints = failpoints();
+            #[cfg(not(feature = "failpoints"))]
+            teu_daemon::tasks::end_on_panic();
             let location = LocationIdentity::new(&fqdn, master_key, serial).into_diagnostic()?;
             let name = name.unwrap_or_else(host_name);
             let config = AgentConfig {
@@ -130,6 +154,11 @@ fn perform(verb: Verb) -> miette::Result<()> {
                 slots,
             };
             check_root()?;
+            if let Err(error) = oom::protect(oom::DAEMON) {
+                tracing::warn!(
+                    "the kernel may kill the node before containers when memory runs out: {error}"
+                );
+            }
             let runtime = runtime()?;
             while runtime
                 .block_on(agent::run(&config))
@@ -149,7 +178,7 @@ fn perform(verb: Verb) -> miette::Result<()> {
 fn failpoints() -> fail::FailScenario<'static> {
     use rustix::process::{Signal, getpid, kill_process};
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("{panic}");
+        log::say(format_args!("{panic}"));
         let _ = kill_process(getpid(), Signal::KILL);
         std::process::abort();
     }));
@@ -175,16 +204,6 @@ fn check_root() -> miette::Result<()> {
             "teu-node must run as root: it makes namespaces, cgroups and firewall rules"
         ))
     }
-}
-
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TEU_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
 }
 
 fn host_name() -> String {

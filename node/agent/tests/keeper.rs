@@ -12,8 +12,12 @@ mod confinement;
 mod death;
 #[path = "keeper/further.rs"]
 mod further;
+#[path = "keeper/odd_images.rs"]
+mod odd_images;
 #[path = "keeper/places.rs"]
 mod places;
+#[path = "keeper/reaping.rs"]
+mod reaping;
 #[path = "keeper/rig.rs"]
 mod rig;
 #[path = "keeper/root.rs"]
@@ -22,6 +26,8 @@ mod root;
 mod stdio;
 #[path = "keeper/unified.rs"]
 mod unified;
+#[path = "keeper/users.rs"]
+mod users;
 #[path = "keeper/volume_exchange.rs"]
 mod volume_exchange;
 #[path = "keeper/volume_lab.rs"]
@@ -34,9 +40,12 @@ mod volume_requests;
 mod volume_worker;
 #[path = "keeper/volumes.rs"]
 mod volumes;
+#[path = "keeper/working_dirs.rs"]
+mod working_dirs;
 
 use rig::{Rig, command, sh};
 use teu_node::keeper::{ExitStatus, Refusal, StartError};
+use teu_protocol::image_config::signal::Signal;
 
 #[tokio::test]
 async fn output_and_exit_code_are_told() {
@@ -69,7 +78,7 @@ async fn a_signal_is_told_as_one() {
         .link
         .signal(
             boxed.main(),
-            libc::SIGKILL,
+            Signal::KILL,
             teu_node::keeper::SignalScope::Leader,
         )
         .await
@@ -91,7 +100,7 @@ async fn sigterm_reaches_a_handler() {
         .link
         .signal(
             boxed.main(),
-            libc::SIGTERM,
+            Signal::TERM,
             teu_node::keeper::SignalScope::Leader,
         )
         .await

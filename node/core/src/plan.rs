@@ -9,7 +9,10 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 use teu_protocol::{
     ids::{AttachmentId, ContainerId, ProcessId, ReaderId},
-    image_config::{ComposeError, ImageConfig, Overrides, compose},
+    image_config::{
+        ComposeError, ImageConfig, Overrides, compose,
+        user::{self, Owner},
+    },
     message::{
         LayerRef, NodeSpawn, PreBootFile, ProcessSpec, Refusal, RefusalCode, ResourceLimits,
         TermSize,
@@ -45,8 +48,12 @@ pub struct SpawnPlan {
     pub stdin: bool,
     /// The place of the client that spawns it.
     pub reader: Option<(ReaderId, AttachmentId)>,
-    /// Written before anything runs, with their contents.
-    pub files: Vec<(PreBootFile, Bytes)>,
+    /// Killed this long after its start.
+    pub timeout_ms: Option<u64>,
+    /// An init of ours in front of the program.
+    pub init: bool,
+    /// Written before anything runs, with their owners and contents.
+    pub files: Vec<(PreBootFile, Owner, Bytes)>,
     /// Not to be started yet.
     pub asleep: bool,
 }
@@ -74,6 +81,8 @@ pub struct ExecPlan {
     pub tty: Option<TermSize>,
     /// Standard input stays open.
     pub stdin: bool,
+    /// Killed this long after its start.
+    pub timeout_ms: Option<u64>,
     /// Ends with this attachment.
     pub bound: Option<AttachmentId>,
     /// The place of the client that starts it.
@@ -106,6 +115,7 @@ pub fn plan_spawn(spawn: &NodeSpawn, bulk: &[Bytes], platform: &str) -> Result<S
         tty: spec.process.tty.is_some(),
     };
     let process = compose(&config, &overrides).map_err(refuse_compose)?;
+    check_user(&process.user)?;
     let mut record = ContainerRecord::new(spawn, process.into(), config.exposed_ports);
     check_mounts(&mut record.volumes)?;
     Ok(SpawnPlan {
@@ -115,6 +125,8 @@ pub fn plan_spawn(spawn: &NodeSpawn, bulk: &[Bytes], platform: &str) -> Result<S
         tty: spec.process.tty,
         stdin: spec.process.stdin,
         reader: spec.process.reader.map(|reader| (reader, spawn.attachment)),
+        timeout_ms: spec.process.timeout_ms,
+        init: spec.init,
         files: with_contents(&spec.files, bulk)?,
         asleep: spec.asleep,
     })
@@ -145,12 +157,14 @@ pub fn plan_exec(
         }
         other => refuse_compose(other),
     })?;
+    check_user(&process.user)?;
     Ok(ExecPlan {
         container: record.container,
         id,
         process: process.into(),
         tty: spec.tty,
         stdin: spec.stdin,
+        timeout_ms: spec.timeout_ms,
         bound,
         // What is bound to nobody could wait for ever.
         reader: spec.reader.zip(bound),
@@ -163,6 +177,11 @@ fn bad(message: String) -> Refusal {
 
 fn refuse_compose(error: ComposeError) -> Refusal {
     bad(error.to_string())
+}
+
+/// Names are looked up in the container; numbers that no container has are refused before one is made.
+fn check_user(user: &str) -> Result<(), Refusal> {
+    user::check_numbers(user).map_err(|error| bad(error.to_string()))
 }
 
 fn check_limits(limits: &ResourceLimits) -> Result<(), Refusal> {
@@ -243,7 +262,7 @@ fn env(process: &ProcessSpec) -> Result<Vec<String>, Refusal> {
 fn with_contents(
     files: &[PreBootFile],
     bulk: &[Bytes],
-) -> Result<Vec<(PreBootFile, Bytes)>, Refusal> {
+) -> Result<Vec<(PreBootFile, Owner, Bytes)>, Refusal> {
     let promised = files
         .iter()
         .try_fold(0_u64, |sum, file| sum.checked_add(file.size));
@@ -264,11 +283,13 @@ fn with_contents(
                 "a pre-boot file's path must be absolute and name a file".to_owned(),
             ));
         }
+        let owner = Owner::of(file.uid, file.gid)
+            .map_err(|error| bad(format!("the owner of the file `{}`: {error}", file.path)))?;
         // Fits: the sum of all sizes is the length of `rest`.
         let length = usize::try_from(file.size)
             .unwrap_or(usize::MAX)
             .min(rest.len());
-        Ok((file.clone(), rest.split_to(length)))
+        Ok((file.clone(), owner, rest.split_to(length)))
     });
     split.collect()
 }

@@ -5,7 +5,11 @@
 //! line that works with Docker works here. Next: [`super::user`] turns `user` into numbers and
 //! [`ProcessTemplate::set_home`] fills in HOME.
 
-use super::{ImageConfig, signal};
+use super::{
+    ImageConfig,
+    environment::{merge_env, name_of},
+    signal::{Signal, UnknownSignal},
+};
 use crate::message::{ProcessSpec, SpawnSpec};
 
 /// PATH of an image that sets none, as Docker's.
@@ -25,7 +29,7 @@ pub struct Overrides {
     pub working_dir: Option<String>,
     /// As in [`super::user::resolve`].
     pub user: Option<String>,
-    /// As in [`signal::parse`].
+    /// As [`Signal`] reads it.
     pub stop_signal: Option<String>,
     /// What HOSTNAME says.
     pub hostname: String,
@@ -77,7 +81,7 @@ pub struct ProcessTemplate {
     /// As in [`super::user::resolve`]; empty: root.
     pub user: String,
     /// Signal number that asks it to end.
-    pub stop_signal: u8,
+    pub stop_signal: Signal,
 }
 
 /// Why no process can be composed.
@@ -90,8 +94,8 @@ pub enum ComposeError {
     #[error("the working directory `{0}` is not an absolute path; start it with `/`")]
     RelativeWorkingDir(String),
     /// Not a signal.
-    #[error("`{0}` is not a signal; use a name such as SIGTERM or a number from 1 to 64")]
-    UnknownSignal(String),
+    #[error(transparent)]
+    UnknownSignal(#[from] UnknownSignal),
     /// A NUL byte, or an environment name that is empty.
     #[error("{0} holds a NUL byte or an empty name, which no Linux process can be given")]
     Unrepresentable(&'static str),
@@ -144,20 +148,6 @@ fn compose_env(image: &ImageConfig, user: &Overrides) -> Vec<String> {
     env
 }
 
-/// Replaces by name, appends new names, removes names that come without `=`.
-pub fn merge_env(env: &mut Vec<String>, overrides: &[String]) {
-    for entry in overrides {
-        let name = name_of(entry);
-        let at = env.iter().position(|known| name_of(known) == name);
-        match (at, entry.contains('=')) {
-            (Some(index), true) => env[index].clone_from(entry),
-            (None, true) => env.push(entry.clone()),
-            (Some(index), false) => drop(env.remove(index)),
-            (None, false) => {}
-        }
-    }
-}
-
 fn compose_cwd(image: &ImageConfig, user: &Overrides) -> Result<String, ComposeError> {
     match non_empty(user.working_dir.as_deref()) {
         Some(path) if !path.starts_with('/') => Err(ComposeError::RelativeWorkingDir(
@@ -169,13 +159,12 @@ fn compose_cwd(image: &ImageConfig, user: &Overrides) -> Result<String, ComposeE
     }
 }
 
-fn compose_stop_signal(image: &ImageConfig, user: &Overrides) -> Result<u8, ComposeError> {
+fn compose_stop_signal(image: &ImageConfig, user: &Overrides) -> Result<Signal, ComposeError> {
     if let Some(text) = non_empty(user.stop_signal.as_deref()) {
-        return signal::parse(text)
-            .ok_or_else(|| ComposeError::UnknownSignal(text.chars().take(64).collect()));
+        return Ok(text.parse()?);
     }
     // An image's own nonsense is not the user's fault: Docker falls back as well.
-    Ok(signal::parse(&image.stop_signal).unwrap_or(signal::SIGTERM))
+    Ok(image.stop_signal.parse().unwrap_or(Signal::TERM))
 }
 
 impl ProcessTemplate {
@@ -231,10 +220,6 @@ impl ProcessTemplate {
             Ok(self)
         }
     }
-}
-
-fn name_of(entry: &str) -> &str {
-    entry.split_once('=').map_or(entry, |(name, _)| name)
 }
 
 fn non_empty(text: Option<&str>) -> Option<&str> {
@@ -400,14 +385,14 @@ mod tests {
             ..image(None, Some("sh"))
         };
         let plain = compose(&image, &Overrides::default()).unwrap();
-        assert_eq!((&*plain.user, plain.stop_signal), ("www", 15));
+        assert_eq!((&*plain.user, plain.stop_signal), ("www", Signal::TERM));
         let wishes = |signal: &str| Overrides {
             user: Some("0:0".into()),
             stop_signal: Some(signal.into()),
             ..Overrides::default()
         };
         let other = compose(&image, &wishes("QUIT")).unwrap();
-        assert_eq!((&*other.user, other.stop_signal), ("0:0", 3));
+        assert_eq!((&*other.user, other.stop_signal), ("0:0", Signal::QUIT));
         assert_eq!(
             compose(&image, &wishes("SIGFOO")),
             Err(ComposeError::UnknownSignal("SIGFOO".into()))

@@ -37,6 +37,10 @@ pub struct SpawnSpec {
     pub hostname: Option<String>,
     /// The image as the user named it, for lists.
     pub image_name: String,
+    /// A process of the node's is the container's first one: it starts the program, passes signals on
+    /// to it, and reaps what nobody waits for.
+    #[serde(default)]
+    pub init: bool,
 }
 
 impl SpawnSpec {
@@ -57,6 +61,7 @@ impl SpawnSpec {
             lifetime: Lifetime::Session,
             hostname: None,
             image_name: image_name.into(),
+            init: false,
         }
     }
 }
@@ -68,9 +73,9 @@ pub struct ProcessSpec {
     pub args: Option<Vec<String>>,
     /// Added to the image's environment, the last one of a name counts. Never logged.
     pub env: Vec<(String, String)>,
-    /// `user`, `uid`, `user:group` or `uid:gid`; default: the image's.
+    /// `user`, `uid`, `user:group` or `uid:gid`, numbers from 0 to 65535; default: the image's.
     pub user: Option<String>,
-    /// Default: the image's, else `/`.
+    /// Made if it is missing; default: the image's, else `/`.
     pub workdir: Option<String>,
     /// A pseudo-terminal of this size.
     pub tty: Option<TermSize>,
@@ -80,6 +85,10 @@ pub struct ProcessSpec {
     /// when it is far ahead of the place. Taken over by `Attach`; ends with the attachment.
     #[serde(default)]
     pub reader: Option<ReaderId>,
+    /// Milliseconds from its start until the node kills it, and all that it started (of a container:
+    /// all that runs in it), with the cause `TimedOut`. 1 to 31,622,400,000 (366 days).
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
 }
 
 /// A terminal's size in characters.
@@ -94,13 +103,13 @@ pub struct TermSize {
 /// A file that exists before the container's first process runs.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub struct PreBootFile {
-    /// Absolute path in the container; directories are made as needed.
+    /// Absolute path in the container, not in /proc, /sys or /dev; directories are made as needed.
     pub path: String,
     /// Permission bits, such as 0o644.
     pub mode: u32,
-    /// Owner inside the container.
+    /// Owner inside the container, 0 to 65535.
     pub uid: u32,
-    /// Group inside the container.
+    /// Group inside the container, 0 to 65535.
     pub gid: u32,
     /// Kept in memory only, never logged, never shown.
     pub secret: bool,
@@ -115,8 +124,12 @@ pub struct ResourceLimits {
     pub memory_bytes: Option<u64>,
     /// Thousandths of a core. At least 10.
     pub cpu_millis: Option<u64>,
-    /// Processes and threads.
+    /// Processes and threads; at most 32,768, and a quarter of what the node allows. Default: 1,024.
     pub pids: Option<u32>,
+    /// Bytes that it may write into its root, file names included; writes fail beyond (`EDQUOT`). At least
+    /// 16 MiB. Default: 10 GiB. Volumes have quotas of their own.
+    #[serde(default)]
+    pub storage_bytes: Option<u64>,
 }
 
 /// Until when a container exists, unless destroyed earlier.

@@ -5,6 +5,7 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
+    time::Duration,
 };
 
 use teu_protocol::{
@@ -12,9 +13,9 @@ use teu_protocol::{
     message::{Channel, LogStart, ProcessSpec, ReplyBody, RequestBody, TermSize, Termination},
 };
 
-use super::Process;
+use super::{Process, handle::KillOnDrop};
 use crate::{
-    Container,
+    Container, Signal,
     error::{Error, Result},
     session::{Claim, Patience},
 };
@@ -24,8 +25,6 @@ const ATTEMPT: &str = "run the process";
 /// What [`ProcessBuilder::output`] collects unless told: more than any text that a program looks at as a
 /// whole, and far from what hurts a machine.
 const OUTPUT_LIMIT: u64 = 64 << 20;
-
-const SIGKILL: u8 = 9;
 
 /// All that a process wrote, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +71,7 @@ pub struct ProcessBuilder {
     container: Container,
     spec: ProcessSpec,
     output_limit: u64,
+    kill_on_drop: bool,
 }
 
 impl ProcessBuilder {
@@ -83,6 +83,7 @@ impl ProcessBuilder {
                 ..ProcessSpec::default()
             },
             output_limit: OUTPUT_LIMIT,
+            kill_on_drop: false,
         }
     }
 
@@ -123,6 +124,34 @@ impl ProcessBuilder {
         self
     }
 
+    /// Has the node kill it, and all that it started, when it has run for so long; its cause of death
+    /// is then [`Cause::TimedOut`](crate::Cause::TimedOut), and its output so far is there to be read.
+    /// Holds even if this program ends or loses its link. 1 ms to 366 days.
+    ///
+    /// ```no_run
+    /// # async fn example(container: teu::Container) -> teu::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let build = container.run(["make"]).timeout(Duration::from_secs(60)).output().await?;
+    /// if build.termination.cause == teu::Cause::TimedOut {
+    ///     println!("it got as far as this: {}", String::from_utf8_lossy(&build.stdout));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.spec.timeout_ms = Some(super::whole_ms(timeout));
+        self
+    }
+
+    /// Kills it, and all that it started, if its [`Process`] is dropped before it ended: also when a
+    /// future such as [`ProcessBuilder::output`] is dropped, as `tokio::time::timeout` does. Without
+    /// this it runs on until it ends or this program does. Dropping needs a Tokio runtime; where there is
+    /// none, it ends with this program.
+    pub fn kill_on_drop(mut self, kill: bool) -> Self {
+        self.kill_on_drop = kill;
+        self
+    }
+
     /// Runs it, attached; it ends when this program does. It waits for its reader from its first byte on,
     /// so nothing of its output is lost however slow that is.
     ///
@@ -132,16 +161,21 @@ impl ProcessBuilder {
     /// [`Error::Refused`] with `CommandNotFound`, `CommandNotExecutable`, `WrongState`, ….
     pub async fn start(self) -> Result<Process> {
         let (container, tty) = (self.container.clone(), self.spec.tty.is_some());
+        let kill = self.kill_on_drop;
         // The process waits for this place from its first byte on.
         let reader = Claim::fresh_reader();
         let mut this = self;
         this.spec.reader = Some(reader);
         let id = this.launch(true).await?;
+        // From here on: also an attachment that does not come about is one that was dropped.
+        let guard = kill.then(|| KillOnDrop::new(container.process(id)));
         let from = LogStart::Cursor(0);
-        Process::attach(container, Some(id), from, true, tty, Some(reader)).await
+        let process = Process::attach(container, Some(id), from, true, tty, Some(reader)).await?;
+        Ok(process.guarded(guard))
     }
 
-    /// Runs it on its own: it ends by itself, or with its container.
+    /// Runs it on its own: it ends by itself, or with its container. [`Container::process`] makes a handle of
+    /// the id.
     ///
     /// # Errors
     /// As [`ProcessBuilder::start`].
@@ -168,7 +202,7 @@ impl ProcessBuilder {
             };
             into.extend_from_slice(&chunk.bytes);
             if (stdout.len() + stderr.len()) as u64 > limit {
-                process.signal(SIGKILL).await.ok();
+                process.signal(Signal::KILL).await.ok();
                 return Err(Error::OutputTooLarge { limit });
             }
         }

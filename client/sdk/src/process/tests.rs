@@ -499,7 +499,10 @@ async fn output_that_is_larger_than_the_limit_is_an_error_and_ends_the_process()
     let request = far.request().await;
     assert!(matches!(
         request.body,
-        RequestBody::Signal { signal: 9, .. }
+        RequestBody::Signal {
+            signal: crate::Signal::KILL,
+            ..
+        }
     ));
     far.reply(request.id, Ok(ReplyBody::Done));
     let outcome = collecting.await.unwrap();

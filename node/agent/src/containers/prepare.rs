@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Sandbox, Yard, layers,
     refuse::{refuse_layer, refuse_slot},
-    refuse_internal, refuse_start,
+    refuse_internal, refuse_start, room,
     start_plan::{Place, start_plan},
     watch_keeper,
 };
@@ -61,6 +61,8 @@ struct Taken {
 }
 
 async fn take(yard: &Yard, plan: &SpawnPlan) -> Result<Taken, Refusal> {
+    room::check_pids(&plan.record.limits)?;
+    room::check(&yard.data)?;
     layers::ensure(yard, &plan.layers).await?;
     let digests: Vec<Digest> = plan.layers.iter().map(|layer| layer.digest).collect();
     let mut lower = yard
@@ -121,10 +123,11 @@ async fn start(
     };
     let start = start_plan(&plan, place);
     let asleep = plan.asleep;
+    let bound = plan.record.limits.storage_bytes;
     drop(plan);
     let kept = {
         let dir = dir.clone();
-        let made = move || dir.make(uid_base).and_then(|()| dir.keep(&stored));
+        let made = move || dir.make(uid_base, bound).and_then(|()| dir.keep(&stored));
         tokio::task::spawn_blocking(made).await
     };
     let outcome = match kept {
@@ -188,7 +191,8 @@ async fn wake_it(
     };
     let path = plan_path(yard, container);
     let bytes = fs::read(&path).map_err(|error| no_plan(&error))?;
-    let plan: StartPlan = rmp_serde::from_slice(&bytes).map_err(|error| no_plan(&error))?;
+    let plan: StartPlan =
+        teu_protocol::message::decode_record(&bytes).map_err(|error| no_plan(&error))?;
     let _ = fs::remove_file(path);
     let Some(sandbox) = sandbox else {
         return Err(Refusal::new(
@@ -233,7 +237,10 @@ const DESTROY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10)
 /// found by the doctor.
 pub(super) async fn destroy_sandbox(yard: &Yard, sandbox: &Sandbox) -> bool {
     let destroyed = tokio::time::timeout(DESTROY_PATIENCE, sandbox.keeper.destroy()).await;
-    let clean = matches!(destroyed, Ok(Ok(()))) || sweep_slot(yard, sandbox).await;
+    let clean = matches!(destroyed, Ok(Ok(()))) || {
+        sandbox.keeper.kill();
+        sweep_slot(yard, sandbox).await
+    };
     release_network(yard, sandbox).await && clean
 }
 

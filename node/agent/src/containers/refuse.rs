@@ -7,7 +7,7 @@ use std::error::Error;
 use teu_protocol::message::{Refusal, RefusalCode};
 
 use crate::{
-    keeper::{self, StartError},
+    keeper::{self, LinkError, StartError},
     layers::LayerError,
     link::chain,
     slots::SlotError,
@@ -21,20 +21,35 @@ pub fn refuse_internal(what: &str, error: &(dyn Error + 'static)) -> Refusal {
     Refusal::new(RefusalCode::Internal, message)
 }
 
+/// As [`refuse_start`], of a container that was running: its keeper leaves when it ends.
+#[must_use]
+pub fn refuse_running(error: &StartError) -> Refusal {
+    match error {
+        StartError::Link(LinkError::Gone) => refuse_start(&keeper::Refusal::NotRunning.into()),
+        error => refuse_start(error),
+    }
+}
+
 /// A process that could not be started, or a keeper's other refusals.
 #[must_use]
 pub fn refuse_start(error: &StartError) -> Refusal {
-    use keeper::Refusal as Keeper;
+    use keeper::{Refusal as Keeper, StartStep};
     let StartError::Refused(refusal) = error else {
         return refuse_internal("the container's supervisor does not answer", error);
     };
     let code = match refusal {
         Keeper::CommandNotFound { .. } => RefusalCode::CommandNotFound,
         Keeper::NotExecutable { .. } => RefusalCode::CommandNotExecutable,
-        Keeper::UnknownUser(_) => RefusalCode::BadRequest,
+        Keeper::UnknownUser(_)
+        | Keeper::Failed {
+            step: StartStep::ResolveUser | StartStep::MakeWorkingDirectory,
+            ..
+        } => RefusalCode::BadRequest,
         Keeper::NotRunning | Keeper::NoTerminal | Keeper::Superseded => RefusalCode::WrongState,
         Keeper::NoSuchProcess => RefusalCode::NotFound,
-        Keeper::TooManyProcesses | Keeper::TooManyReaders => RefusalCode::LimitReached,
+        Keeper::TooManyProcesses | Keeper::TooManyReaders | Keeper::PidsLimit { .. } => {
+            RefusalCode::LimitReached
+        }
         Keeper::Failed { .. }
         | Keeper::NotWarm
         | Keeper::ProcessExists
@@ -48,7 +63,12 @@ pub fn refuse_start(error: &StartError) -> Refusal {
         Keeper::NotExecutable { .. } => {
             "; check its permissions, and that its interpreter is in the image"
         }
-        Keeper::UnknownUser(_) => "; use a user of the image, or a number",
+        Keeper::PidsLimit { .. } => "; end some of its processes, or run it with a larger limit",
+        Keeper::NotRunning => ". `teu logs` shows what it said; spawn another one",
+        Keeper::Failed {
+            step: StartStep::MakeWorkingDirectory,
+            ..
+        } => "; choose another working directory (-w)",
         Keeper::NoTerminal => "; start it with a terminal (-t)",
         _ => "",
     };

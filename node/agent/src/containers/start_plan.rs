@@ -20,6 +20,7 @@ use crate::{
         StartPlan, TerminalSize, VolumeMountPlan,
     },
     state::ContainerDir,
+    sys::cgroup::container_pids,
 };
 
 /// Docker's size of `/dev/shm`.
@@ -44,14 +45,17 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
         name_servers,
         mounts,
     } = place;
-    let files = plan.files.iter().map(|(file, contents)| PreBootFile {
-        path: PathBuf::from(&file.path),
-        contents: contents.to_vec(),
-        mode: file.mode,
-        uid: file.uid,
-        gid: file.gid,
-        secret: file.secret,
-    });
+    let files = plan
+        .files
+        .iter()
+        .map(|(file, owner, contents)| PreBootFile {
+            path: PathBuf::from(&file.path),
+            contents: contents.to_vec(),
+            mode: file.mode,
+            uid: owner.uid,
+            gid: owner.gid,
+            secret: file.secret,
+        });
     StartPlan {
         container: plan.record.container,
         dir: dir.path().to_owned(),
@@ -66,7 +70,11 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
             work: dir.work(),
             read_only: false,
         },
-        process: process_plan(&plan.record.process, plan.tty, plan.stdin, plan.reader),
+        process: ProcessPlan {
+            timeout_ms: plan.timeout_ms,
+            init: plan.init,
+            ..process_plan(&plan.record.process, plan.tty, plan.stdin, plan.reader)
+        },
         files: files.collect(),
         hosts: Vec::new(),
         address: Some(address),
@@ -81,7 +89,10 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
 /// The keeper's plan for a further process.
 #[must_use]
 pub fn exec_plan(plan: &ExecPlan) -> keeper::ExecPlan {
-    let process = process_plan(&plan.process, plan.tty, plan.stdin, plan.reader);
+    let process = ProcessPlan {
+        timeout_ms: plan.timeout_ms,
+        ..process_plan(&plan.process, plan.tty, plan.stdin, plan.reader)
+    };
     keeper::ExecPlan {
         id: plan.id,
         process,
@@ -109,6 +120,8 @@ fn process_plan(
         }),
         open_stdin: stdin,
         reader,
+        timeout_ms: None,
+        init: false,
     }
 }
 
@@ -118,7 +131,7 @@ fn limits(limits: &ResourceLimits) -> Limits {
         cpu_millis: limits
             .cpu_millis
             .map(|millis| u32::try_from(millis).unwrap_or(u32::MAX)),
-        pids: limits.pids.unwrap_or(DEFAULT_PIDS),
+        pids: limits.pids.unwrap_or(DEFAULT_PIDS.min(container_pids())),
         io: Vec::new(),
     }
 }

@@ -7,7 +7,10 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use teu_node_core::stream::ACKNOWLEDGED_WITHIN;
-use teu_protocol::ids::{AttachmentId, ContainerId, ProcessId, ReaderId};
+use teu_protocol::{
+    ids::{AttachmentId, ContainerId, ProcessId, ReaderId},
+    image_config::user::{IdInContainer, Owner},
+};
 
 /// An account's range of user and group ids on this host: container id 0 is `base`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,10 +21,16 @@ pub struct IdRange {
 }
 
 impl IdRange {
-    /// The host's id for a container's one; ids outside of the range become the last one in it.
+    /// As they are inside of the container.
+    pub const INSIDE: Self = Self {
+        base: 0,
+        count: IdInContainer::COUNT,
+    };
+
+    /// The host's id for a container's one. A range that is too short (a test's) ends with its last.
     #[must_use]
-    pub const fn host(self, id: u32) -> u32 {
-        let last = self.count.saturating_sub(1);
+    pub const fn host(self, id: IdInContainer) -> u32 {
+        let (id, last) = (id.get(), self.count.saturating_sub(1));
         self.base + if id < last { id } else { last }
     }
 }
@@ -93,6 +102,12 @@ pub struct ProcessPlan {
     /// The place of the client that starts it, at its first byte of output.
     #[serde(default)]
     pub reader: Option<(ReaderId, AttachmentId)>,
+    /// From its start until it is killed, with all that it started.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// For a first process: an init of ours is the first one, in front of the program.
+    #[serde(default)]
+    pub init: bool,
 }
 
 impl fmt::Debug for ProcessPlan {
@@ -121,11 +136,20 @@ pub struct PreBootFile {
     #[serde(with = "serde_bytes")]
     pub contents: Vec<u8>,
     pub mode: u32,
-    /// Container ids.
-    pub uid: u32,
-    pub gid: u32,
+    pub uid: IdInContainer,
+    pub gid: IdInContainer,
     /// Kept on a tmpfs, never on a disk.
     pub secret: bool,
+}
+
+impl PreBootFile {
+    #[must_use]
+    pub const fn owner(&self) -> Owner {
+        Owner {
+            uid: self.uid,
+            gid: self.gid,
+        }
+    }
 }
 
 impl fmt::Debug for PreBootFile {
@@ -170,8 +194,8 @@ pub struct Limits {
     pub io: Vec<IoLimit>,
 }
 
-/// Enough for any server, far too few for a fork bomb to hurt.
-pub const DEFAULT_PIDS: u32 = 4096;
+/// Enough for any server; on the smallest node (24,576 for all) two dozen fork bombs leave the host its own.
+pub const DEFAULT_PIDS: u32 = 1_024;
 
 impl Default for Limits {
     fn default() -> Self {

@@ -84,9 +84,7 @@ struct PayloadExecutor(Payload);
 
 impl Executor for PayloadExecutor {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        self.0.execute();
-        // Reported already; libcontainer's own report would go to a channel that is closed.
-        Err(ExecutorError::InvalidArg)
+        self.0.clone().execute()
     }
 
     fn validate(&self, _: &Spec) -> Result<(), ExecutorValidationError> {

@@ -15,10 +15,11 @@ use std::{
 };
 
 use rustix::fs::OFlags;
+use teu_protocol::image_config::user::{IdInContainer, Owner};
 
 use super::{
     payload::{ChildStdio, Payload},
-    plan::{HostEntry, IdRange, StartPlan},
+    plan::{HostEntry, StartPlan},
     report::Report,
     runtime::{Libcontainer, Runtime},
     volumes::Volumes,
@@ -32,16 +33,12 @@ use crate::sys::{
     rootfs::{FileLook, Root, Scratch},
     seccomp::SeccompProgram,
     seqpacket,
-    users::{self, Identity},
 };
 
-/// Largest passwd or group file that is read.
-const USER_FILE_MAX: u64 = 1 << 20;
 /// What generated files look like.
 const GENERATED: FileLook = FileLook {
     mode: 0o644,
-    uid: 0,
-    gid: 0,
+    owner: Owner::ROOT,
 };
 
 /// What a stub inherits from its keeper.
@@ -62,7 +59,8 @@ impl Stub {
         // libcontainer's errors lose their causes; it logs them. They go to the agent's own stderr.
         let _ = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::ERROR)
-            .with_writer(io::stderr)
+            .with_writer(teu_daemon::log::LossyLog::new(io::stderr()))
+            .log_internal_errors(false)
             .try_init();
         let report = Rc::clone(&self.report);
         match self.prepare_and_start() {
@@ -117,6 +115,10 @@ impl Stub {
 
     /// All that can be done without a plan.
     fn warm(&self) -> io::Result<Scratch> {
+        // Nothing of the keeper's is open when a path of an image is walked.
+        let mut kept = self.stdio.descriptors().to_vec();
+        kept.push(self.report.as_raw_fd());
+        fork::close_all_but(&kept)?;
         self.cgroup.join().map_err(io::Error::other)?;
         fs::write("/proc/self/oom_score_adj", "0")?;
         fork::container_rlimits()?;
@@ -144,7 +146,7 @@ impl Stub {
         io::Seek::rewind(&mut file)?;
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut file, &mut bytes)?;
-        rmp_serde::from_slice(&bytes)
+        teu_protocol::message::decode_record(&bytes)
             .map(|plan| Some((plan, fds.collect())))
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
@@ -170,38 +172,28 @@ impl Stub {
         let files = failed(StartStep::WriteFiles);
         populate(&root, plan, scratch, &mut volumes).map_err(files)?;
         steps.done("files");
-        let identity = resolve_user(&root, &plan.process.user)?;
-        let cwd = working_dir(&root, &plan.process.cwd, &identity)?;
-        let cwd_in_volume = volumes
-            .make_working_dir(&root, &cwd, identity.uid, identity.gid)
-            .map_err(failed(StartStep::MakeWorkingDirectory))?;
-        own_stdio(&self.stdio, plan.ids, &identity).map_err(failed(StartStep::CreateContainer))?;
+        drop(root);
+        let owner = plan.ids.host(IdInContainer::ROOT);
+        self.stdio
+            .give(owner, owner)
+            .map_err(failed(StartStep::CreateContainer))?;
         let userns_path = PathBuf::from(format!("/proc/self/fd/{}", userns.as_raw_fd()));
         let spec = oci::spec(&oci::SpecInput {
             root: &scratch.root(),
             read_only_root: plan.root.read_only,
             hostname: &plan.hostname,
             userns: &userns_path,
-            identity: &identity,
             args: &plan.process.args,
-            cwd: &cwd,
             shm_bytes: plan.shm_bytes,
         })
         .map_err(failed(StartStep::CreateContainer))?;
         let payload = Payload::new(
             &plan.process,
-            &identity,
             &plan.hostname,
             self.stdio.clone(),
             Rc::clone(&self.report),
             Rc::clone(&self.seccomp),
         );
-        // The runtime enters the working directory before the volumes are there.
-        let payload = if cwd_in_volume {
-            payload.entering(cwd)
-        } else {
-            payload
-        };
         steps.done("spec");
         let pid = runtime
             .create(&spec, payload)
@@ -257,14 +249,24 @@ fn populate(
     scratch: &Scratch,
     volumes: &mut Volumes,
 ) -> io::Result<()> {
-    for dir in ["/proc", "/dev", "/sys", "/etc"] {
-        root.make_dirs(Path::new(dir), 0, 0)?;
+    for name in ["proc", "dev", "sys"] {
+        root.make_mount_point(name)?;
+    }
+    let etc = Path::new("/etc");
+    if root.make_dirs(etc, Owner::ROOT).is_err() {
+        // A file, a FIFO or a loop of links: as in Docker, a directory takes its place.
+        root.make_mount_point("etc")?;
     }
     let sys = root.open_at(Path::new("/sys"), OFlags::PATH | OFlags::DIRECTORY, 0)?;
     idmap::move_attached(&scratch.dir.join("sys"), sys)?;
     let write = |volumes: &Volumes, path: &str, contents: &str| {
         let (root, path, _) = volumes.locate(root, Path::new(path))?;
+        // A device, a FIFO or a link that leads nowhere: a file takes its place, as in Docker.
         root.write_file(&path, contents.as_bytes(), GENERATED)
+            .or_else(|_| {
+                root.remove_file(&path)?;
+                root.write_file(&path, contents.as_bytes(), GENERATED)
+            })
     };
     write(volumes, "/etc/hostname", &format!("{}\n", plan.hostname))?;
     let head = HostsHead {
@@ -284,8 +286,7 @@ fn populate(
     for (number, file) in plan.files.iter().enumerate() {
         let look = FileLook {
             mode: file.mode,
-            uid: file.uid,
-            gid: file.gid,
+            owner: file.owner(),
         };
         let (root, path, in_volume) = volumes.locate(root, &file.path)?;
         if !file.secret {
@@ -329,36 +330,4 @@ pub(super) fn write_hosts(root: &Root, head: &HostsHead, extra: &[HostEntry]) ->
         head.text(extra).as_bytes(),
         GENERATED,
     )
-}
-
-/// Looks a user up in the container's own files.
-pub(super) fn resolve_user(root: &Root, user: &str) -> Result<Identity, Refusal> {
-    let read = |path| {
-        root.read_text(path, USER_FILE_MAX)
-            .map_err(failed(StartStep::ResolveUser))
-    };
-    let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
-    users::resolve(user, &passwd, &group).map_err(|error| Refusal::UnknownUser(error.to_string()))
-}
-
-/// Makes the working directory if it is missing.
-pub(super) fn working_dir(
-    root: &Root,
-    cwd: &Path,
-    identity: &Identity,
-) -> Result<PathBuf, Refusal> {
-    let cwd = Path::new("/").join(cwd);
-    root.make_dirs(&cwd, identity.uid, identity.gid)
-        .map_err(failed(StartStep::MakeWorkingDirectory))?;
-    Ok(cwd)
-}
-
-/// The container's user owns its pipes, so that opening `/dev/stdout` works.
-pub(super) fn own_stdio(stdio: &ChildStdio, ids: IdRange, identity: &Identity) -> io::Result<()> {
-    let uid = rustix::fs::Uid::from_raw(ids.host(identity.uid));
-    let gid = rustix::fs::Gid::from_raw(ids.host(identity.gid));
-    for fd in [&stdio.stdin, &stdio.stdout, &stdio.stderr] {
-        rustix::fs::fchown(&**fd, Some(uid), Some(gid))?;
-    }
-    Ok(())
 }

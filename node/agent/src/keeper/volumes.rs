@@ -14,6 +14,8 @@ use std::{
 
 use rustix::fs::{Dir, Mode, OFlags, Stat};
 
+use teu_protocol::image_config::user::Owner;
+
 use super::plan::{IdRange, VolumeMountPlan};
 use crate::sys::{
     idmap::{self, MountRights},
@@ -22,7 +24,7 @@ use crate::sys::{
 };
 
 /// Where nothing may be mounted: the container's root itself, and what the kernel shows it.
-const RESERVED: [&str; 2] = ["/proc", "/sys"];
+const RESERVED: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// A container's volumes, not attached yet.
 #[derive(Debug)]
@@ -63,8 +65,9 @@ impl Volumes {
         let mut all: Vec<_> = plans.iter().zip(trees).collect();
         all.sort_by_key(|(plan, _)| plan.target.components().count());
         for (plan, tree) in all {
+            let covered = root.make_dirs(&plan.target, Owner::ROOT)?;
             let volume = made
-                .prepare_one(root, plan, tree, userns)
+                .prepare_one(root, plan, tree, covered, userns)
                 .map_err(|error| {
                     let text = format!("{}: {error}", plan.target.display());
                     io::Error::new(error.kind(), text)
@@ -79,9 +82,9 @@ impl Volumes {
         root: &Root,
         plan: &VolumeMountPlan,
         tree: OwnedFd,
+        mut covered: OwnedFd,
         userns: BorrowedFd<'_>,
     ) -> io::Result<Volume> {
-        let mut covered = root.make_dirs(&plan.target, 0, 0)?;
         let real = root.path_of(&covered)?;
         let reserved = RESERVED.iter().any(|one| real.starts_with(one));
         if reserved || real == Path::new("/") {
@@ -97,7 +100,7 @@ impl Volumes {
             ));
         }
         if let Some((outer, below)) = self.covering(&real) {
-            covered = outer.tree.make_dirs(&below, 0, 0)?;
+            covered = outer.tree.make_dirs(&below, Owner::ROOT)?;
         }
         let mut rights = MountRights {
             read_only: false,
@@ -175,30 +178,12 @@ impl Volumes {
         if self.volumes.is_empty() {
             return Ok((root, path.to_owned(), false));
         }
-        let dir = root.make_dirs(parent, 0, 0)?;
+        let dir = root.make_dirs(parent, Owner::ROOT)?;
         let real = root.path_of(&dir)?;
         Ok(match self.covering(&real) {
             Some((volume, below)) => (&volume.tree, below.join(name), true),
             None => (root, path.to_owned(), false),
         })
-    }
-
-    /// The working directory is made where it will be seen. Whether that is in a volume.
-    pub(super) fn make_working_dir(
-        &self,
-        root: &Root,
-        cwd: &Path,
-        uid: u32,
-        gid: u32,
-    ) -> io::Result<bool> {
-        if self.volumes.is_empty() {
-            return Ok(false);
-        }
-        let dir = root.open_at(cwd, OFlags::PATH | OFlags::DIRECTORY, 0)?;
-        match self.covering(&root.path_of(&dir)?) {
-            Some((volume, below)) => volume.tree.make_dirs(&below, uid, gid).map(|_| true),
-            None => Ok(false),
-        }
     }
 
     /// A secret that lies in a volume is mounted there when the volume is.
@@ -224,9 +209,7 @@ impl Volumes {
         mount_ns::inside(pid, |_| {
             let root = Root::open(Path::new("/"), self.ids)?;
             for (target, tree) in trees {
-                root.attach(tree, target).map_err(|error| {
-                    io::Error::new(error.kind(), format!("{}: {error}", target.display()))
-                })?;
+                root.attach(tree, target)?;
             }
             Ok(())
         })

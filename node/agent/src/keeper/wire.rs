@@ -7,7 +7,10 @@
 use std::io;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use teu_protocol::ids::{AttachmentId, ContainerId, ProcessId, ReaderId};
+use teu_protocol::{
+    ids::{AttachmentId, ContainerId, ProcessId, ReaderId},
+    image_config::signal::Signal,
+};
 
 use super::{
     log::LogRecord,
@@ -39,7 +42,7 @@ pub(crate) enum RequestBody {
     Exec(Box<ExecPlan>),
     Signal {
         process: ProcessId,
-        signal: i32,
+        signal: Signal,
         scope: SignalScope,
     },
     Resize {
@@ -102,6 +105,8 @@ pub(crate) enum RequestBody {
         hosts: Vec<super::plan::HostEntry>,
     },
     Destroy,
+    /// Answered with `Done`: the keeper lives.
+    Ping,
 }
 
 /// Whom a signal reaches.
@@ -158,6 +163,9 @@ pub struct ProcessExit {
     pub status: ExitStatus,
     /// The kernel killed it, or something in its container, for want of memory.
     pub oom: bool,
+    /// The keeper killed it, for its timeout was over.
+    #[serde(default)]
+    pub timed_out: bool,
 }
 
 /// As wait(2) tells.
@@ -168,6 +176,16 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
+    /// Of a process that ended; `None` if it was only stopped.
+    #[must_use]
+    pub fn of(status: rustix::process::WaitStatus) -> Option<Self> {
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Some(Self::Code(code)),
+            (None, Some(signal)) => Some(Self::Signal(signal)),
+            (None, None) => None,
+        }
+    }
+
     /// What a shell shows: 128 + signal.
     #[must_use]
     pub const fn code(self) -> i32 {
@@ -216,8 +234,10 @@ pub enum Refusal {
     Failed { step: StartStep, reason: String },
     #[error("the slot is not warm: it has started a container already, or is ending")]
     NotWarm,
-    #[error("the container is not running")]
+    #[error("the container has exited")]
     NotRunning,
+    #[error("the container is at its --pids limit ({limit})")]
+    PidsLimit { limit: u64 },
     #[error("no such process")]
     NoSuchProcess,
     #[error("a process with this id exists")]
@@ -260,6 +280,7 @@ pub enum StartStep {
     ResolveUser,
     MountVolumes,
     MakeWorkingDirectory,
+    BecomeUser,
     OpenLog,
     CreateContainer,
     JoinContainer,
@@ -281,6 +302,7 @@ impl std::fmt::Display for StartStep {
             Self::ResolveUser => "find the user",
             Self::MountVolumes => "mount the volumes",
             Self::MakeWorkingDirectory => "make the working directory",
+            Self::BecomeUser => "become the user",
             Self::OpenLog => "open the log",
             Self::CreateContainer => "create the container",
             Self::JoinContainer => "join the container",
@@ -347,7 +369,7 @@ pub(crate) fn take_frame<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> io::Resul
     let Some(body) = buffer.get(4..4 + len) else {
         return Ok(None);
     };
-    let value = rmp_serde::from_slice(body)
+    let value = teu_protocol::message::decode_record(body)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     buffer.drain(..4 + len);
     Ok(Some(value))

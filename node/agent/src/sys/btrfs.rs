@@ -1,7 +1,9 @@
 //! What btrfs tells about a subvolume and a file system, without starting a process for it.
 //!
-//! Owner: the btrfs pool. Invariant: reads only. The structures are those of linux/btrfs.h.
+//! Owner: the btrfs pool. Invariant: reads only (but [`bounded`]). The structures are those of linux/btrfs.h.
 #![allow(unsafe_code)]
+
+pub mod bounded;
 
 use std::{fs::File, io, os::fd::AsFd, path::Path};
 

@@ -6,10 +6,12 @@
 
 pub mod btrfs;
 pub mod cgroup;
+pub mod credentials;
 pub mod fork;
 pub mod fs_user;
 pub mod holders;
 pub mod idmap;
+pub mod init;
 pub mod mount_ns;
 pub mod mount_table;
 pub mod names;
@@ -19,9 +21,10 @@ pub mod netns;
 #[cfg(feature = "zfs-core")]
 pub mod nvlist;
 pub mod oci;
+pub mod oom;
 pub mod open_in_root;
 pub mod pty;
 pub mod rootfs;
 pub mod seccomp;
 pub mod seqpacket;
-pub mod users;
+pub mod subid;

@@ -39,11 +39,12 @@ pub fn own_cgroup_view() -> io::Result<()> {
 }
 
 /// Joins every namespace of the process behind `pidfd`, except its network (the keeper is in that
-/// one already). Children are then born in its pid namespace.
+/// one already). Children are then born in its pid namespace. The caller's ids are still the host's:
+/// use [`credentials::join_as_root`](super::credentials::join_as_root).
 ///
 /// # Errors
 /// What setns(2) said.
-pub fn join_container(pidfd: impl AsFd) -> io::Result<()> {
+pub(super) fn join_container(pidfd: impl AsFd) -> io::Result<()> {
     let all = ThreadNameSpaceType::USER
         | ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::PROCESS_ID
@@ -53,6 +54,17 @@ pub fn join_container(pidfd: impl AsFd) -> io::Result<()> {
     Ok(rustix::thread::move_into_thread_name_spaces(
         pidfd.as_fd(),
         all,
+    )?)
+}
+
+/// Children are born in the pid namespace of the process behind `pidfd` from now on.
+///
+/// # Errors
+/// What setns(2) said.
+pub fn join_pid(pidfd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::thread::move_into_thread_name_spaces(
+        pidfd.as_fd(),
+        ThreadNameSpaceType::PROCESS_ID,
     )?)
 }
 

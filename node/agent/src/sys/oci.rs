@@ -1,7 +1,9 @@
 //! The OCI runtime specification that a container is made from.
 //!
 //! Pure: a plan goes in, a [`Spec`] comes out. Invariant: what protects the host is not a choice of
-//! the plan: namespaces, capabilities, `no_new_privs`, masked paths are always the same.
+//! the plan: namespaces, capabilities, `no_new_privs`, masked paths are always the same. The process
+//! that it makes is the container's root in `/`: the payload enters the working directory and becomes
+//! the user, in the same way as for a further process.
 //! Limits are not in it (the keeper sets them in its own cgroup), nor is seccomp (installed by the
 //! process itself, from a program compiled ahead), nor the network and cgroup namespaces
 //! (inherited from the stub, which owns them).
@@ -17,11 +19,8 @@ use oci_spec::{
     },
 };
 
-use crate::sys::users::Identity;
-
-/// Docker's default set without `NET_RAW` (no forged packets; ping works by
-/// `ping_group_range`), `MKNOD` (there are no devices to make) and `AUDIT_WRITE`.
-pub const CAPABILITIES: [Capability; 11] = [
+/// [`CAPABILITIES`](super::credentials::CAPABILITIES) in the specification's words.
+const ROOTS: [Capability; 11] = [
     Capability::Chown,
     Capability::DacOverride,
     Capability::Fowner,
@@ -67,9 +66,7 @@ pub struct SpecInput<'a> {
     pub hostname: &'a str,
     /// The user namespace to join, as a path that the runtime's children can open.
     pub userns: &'a Path,
-    pub identity: &'a Identity,
     pub args: &'a [String],
-    pub cwd: &'a Path,
     pub shm_bytes: u64,
 }
 
@@ -78,7 +75,7 @@ pub struct SpecInput<'a> {
 /// # Errors
 /// What the builders refuse: nothing that a plan can contain.
 pub fn spec(input: &SpecInput<'_>) -> Result<Spec, OciSpecError> {
-    let caps: Capabilities = CAPABILITIES.into_iter().collect();
+    let caps: Capabilities = ROOTS.into_iter().collect();
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(caps.clone())
         .effective(caps.clone())
@@ -87,18 +84,18 @@ pub fn spec(input: &SpecInput<'_>) -> Result<Spec, OciSpecError> {
         .ambient(Capabilities::new())
         .build()?;
     let user = UserBuilder::default()
-        .uid(input.identity.uid)
-        .gid(input.identity.gid)
-        .additional_gids(input.identity.groups.clone())
+        .uid(0u32)
+        .gid(0u32)
         .umask(0o022u32)
         .build()?;
     let process = ProcessBuilder::default()
         .terminal(false)
         .user(user)
         .args(input.args.to_vec())
-        // The payload brings the real environment; this one only satisfies the runtime.
-        .env(vec!["PATH=/".to_owned()])
-        .cwd(input.cwd)
+        // The payload brings the real environment; this one only satisfies the runtime, which would
+        // look for HOME in a file of the image.
+        .env(vec!["PATH=/".to_owned(), "HOME=/".to_owned()])
+        .cwd("/")
         .capabilities(capabilities)
         .rlimits(Vec::new())
         .no_new_privileges(true)
@@ -200,31 +197,30 @@ fn mounts(shm_bytes: u64) -> Result<Vec<Mount>, OciSpecError> {
 
 #[cfg(test)]
 mod tests {
+    use libcontainer::capabilities::CapabilityExt;
+
     use super::*;
+    use crate::sys::credentials::CAPABILITIES;
 
     #[test]
     fn what_protects_the_host_is_always_there() {
-        let identity = Identity {
-            uid: 7,
-            gid: 8,
-            groups: vec![9],
-            home: "/".to_owned(),
-        };
         let spec = spec(&SpecInput {
             root: Path::new("/r"),
             read_only_root: false,
             hostname: "h",
             userns: Path::new("/proc/self/fd/9"),
-            identity: &identity,
             args: &["true".to_owned()],
-            cwd: Path::new("/"),
             shm_bytes: 1 << 20,
         })
         .unwrap();
         let process = spec.process().as_ref().unwrap();
         assert_eq!(process.no_new_privileges(), Some(true));
         let caps = process.capabilities().as_ref().unwrap();
-        assert_eq!(caps.bounding().as_ref().unwrap().len(), CAPABILITIES.len());
+        let bits = |one: &Capability| 1 << CapabilityExt::to_cap(one).index();
+        let bounding = caps.bounding().as_ref().unwrap();
+        assert_eq!(bounding.iter().map(bits).sum::<u64>(), CAPABILITIES.bits());
+        assert_eq!(process.cwd(), Path::new("/"));
+        assert_eq!((process.user().uid(), process.user().gid()), (0, 0));
         assert!(
             !caps
                 .bounding()

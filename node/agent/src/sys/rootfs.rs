@@ -4,11 +4,13 @@
 //! the container. Invariant: no path that a layer or a container chose is ever followed outside
 //! of the root: every access goes through `open_in_root`.
 
+mod walk;
+
 use std::{
     fs, io,
     io::{Read, Write},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -16,6 +18,9 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
+use teu_protocol::image_config::user::Owner;
+
+use self::walk::{Found, named};
 use crate::{
     keeper::{IdRange, RootPlan},
     sys::{
@@ -145,14 +150,15 @@ fn escaped(path: &[u8]) -> Vec<u8> {
 pub struct Root {
     fd: OwnedFd,
     ids: IdRange,
+    /// A container's whole root, rather than a tree that is seen somewhere in it.
+    is_whole: bool,
 }
 
-/// What a file written into a root looks like; ids are the container's.
+/// What a file written into a root looks like.
 #[derive(Debug, Clone, Copy)]
 pub struct FileLook {
     pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
+    pub owner: Owner,
 }
 
 /// Directories made on the way to a file.
@@ -168,13 +174,26 @@ impl Root {
         Ok(Self {
             fd: rustix::fs::open(path, flags, Mode::empty())?,
             ids,
+            is_whole: true,
         })
+    }
+
+    /// The root of the calling process, which is in the container: ids are what they are there.
+    ///
+    /// # Errors
+    /// What open(2) said.
+    pub fn own() -> io::Result<Self> {
+        Self::open(Path::new("/"), IdRange::INSIDE)
     }
 
     /// A directory that is open already, such as the root of a detached mount.
     #[must_use]
     pub const fn of(fd: OwnedFd, ids: IdRange) -> Self {
-        Self { fd, ids }
+        Self {
+            fd,
+            ids,
+            is_whole: false,
+        }
     }
 
     /// The path of something open below this root, as the container would name it (`/...`).
@@ -182,8 +201,9 @@ impl Root {
     /// # Errors
     /// It is not below.
     pub fn path_of(&self, inner: impl AsFd) -> io::Result<PathBuf> {
-        let named = |fd: BorrowedFd<'_>| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        let (root, inner) = (named(self.fd.as_fd())?, named(inner.as_fd())?);
+        let name_of =
+            |fd: BorrowedFd<'_>| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        let (root, inner) = (name_of(self.fd.as_fd())?, name_of(inner.as_fd())?);
         let below = inner
             .strip_prefix(&root)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "not below the root"))?;
@@ -193,13 +213,10 @@ impl Root {
     /// Opens a path as the container would see it.
     ///
     /// # Errors
-    /// What openat2(2) said.
+    /// What openat2(2) said; the path is named.
     pub fn open_at(&self, path: &Path, flags: OFlags, mode: u32) -> io::Result<OwnedFd> {
-        self.making(|| {
-            let (path, mode) = (relative(path), Mode::from_raw_mode(mode));
-            let opened = open_in_root(&self.fd, path, flags, mode, ResolveFlags::empty());
-            Ok(opened?)
-        })
+        self.open_inside(path, flags, mode)
+            .map_err(|error| named(path, &error))
     }
 
     /// Does what may make a file: on a mount with mapped owners as the container's root, because the
@@ -207,7 +224,7 @@ impl Root {
     fn making<T>(&self, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
         match work() {
             Err(error) if error.raw_os_error() == Some(libc::EOVERFLOW) => {
-                let (uid, gid) = self.owners(0, 0);
+                let (uid, gid) = self.owners(Owner::ROOT);
                 fs_user::making_as(uid.as_raw(), gid.as_raw(), work)
             }
             done => done,
@@ -220,101 +237,60 @@ impl Root {
     /// Not a regular file, too long, or not readable.
     pub fn read_text(&self, path: &str, limit: u64) -> io::Result<String> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = match self.open_at(Path::new(path), flags, 0) {
-            Ok(fd) => fd,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-            Err(error) => return Err(error),
+        let path = Path::new(path);
+        let read = |fd| {
+            let mut text = Vec::new();
+            regular(fd)?.take(limit + 1).read_to_end(&mut text)?;
+            if text.len() as u64 > limit {
+                let text = format!("is longer than {limit} bytes");
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+            }
+            Ok(String::from_utf8_lossy(&text).into_owned())
         };
-        let file = regular(fd)?;
-        let mut text = Vec::new();
-        file.take(limit + 1).read_to_end(&mut text)?;
-        if text.len() as u64 > limit {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                "file is too long",
-            ));
+        match self.open_inside(path, flags, 0).and_then(read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            done => done.map_err(|error| named(path, &error)),
         }
-        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Makes a directory and those above it, owned by the container's `uid` and `gid`.
-    ///
-    /// # Errors
-    /// What mkdirat(2) said, or a part of the path that is no directory.
-    pub fn make_dirs(&self, path: &Path, uid: u32, gid: u32) -> io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let mut so_far = PathBuf::new();
-        let mut dir = self.open_at(Path::new("."), flags, 0)?;
-        for part in relative(path).components() {
-            let name = match part {
-                Component::Normal(name) => name,
-                Component::CurDir => continue,
-                _ => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidInput,
-                        "`..` in a path",
-                    ));
-                }
-            };
-            so_far.push(name);
-            dir = match self.open_at(&so_far, flags, 0) {
-                Ok(next) => next,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let mode = Mode::from_raw_mode(DIR_MODE);
-                    self.making(|| Ok(rustix::fs::mkdirat(&dir, name, mode)?))?;
-                    self.give(&dir, name, uid, gid)?;
-                    self.open_at(&so_far, flags, 0)?
-                }
-                Err(error) => return Err(error),
-            };
-        }
-        Ok(dir)
-    }
-
-    fn give(&self, dir: &OwnedFd, name: &std::ffi::OsStr, uid: u32, gid: u32) -> io::Result<()> {
-        let (uid, gid) = self.owners(uid, gid);
-        Ok(rustix::fs::chownat(
-            dir,
-            name,
-            Some(uid),
-            Some(gid),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?)
-    }
-
-    fn owners(&self, uid: u32, gid: u32) -> (Uid, Gid) {
+    fn owners(&self, owner: Owner) -> (Uid, Gid) {
         (
-            Uid::from_raw(self.ids.host(uid)),
-            Gid::from_raw(self.ids.host(gid)),
+            Uid::from_raw(self.ids.host(owner.uid)),
+            Gid::from_raw(self.ids.host(owner.gid)),
         )
     }
 
     /// Writes a file, replacing what was there; directories above it are made.
     ///
     /// # Errors
-    /// What the calls said; a path that is a directory or a device is refused.
+    /// What the calls said; a path that is a directory or a device, or in /proc, /sys or /dev, is
+    /// refused. The path is named.
     pub fn write_file(&self, path: &Path, contents: &[u8], look: FileLook) -> io::Result<()> {
-        let mut file = self.create(path, look)?;
-        file.write_all(contents)
+        self.create(path, look)
+            .and_then(|mut file| file.write_all(contents))
+            .map_err(|error| named(path, &error))
     }
 
     fn create(&self, path: &Path, look: FileLook) -> io::Result<fs::File> {
-        let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "not a file's path");
-        let name = path.file_name().ok_or_else(invalid)?;
-        let parent = self.make_dirs(relative(path).parent().ok_or_else(invalid)?, 0, 0)?;
-        // NONBLOCK: a FIFO in the image must not hold the spawn up.
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let opened = match self.open_at(path, flags, 0o600) {
-            // A link to what is not there, as many images have for resolv.conf: a file replaces it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
-                self.open_at(path, flags, 0o600)
-            }
-            opened => opened,
+        let place = self.place_of_file(path)?;
+        let (Some(name), is_there) = (place.name, place.found) else {
+            return Err(rustix::io::Errno::ISDIR.into());
         };
+        // NONBLOCK: a FIFO in the image must not hold the spawn up.
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let (flags, mode) = match is_there {
+            None => (flags | OFlags::CREATE | OFlags::EXCL, 0o600),
+            Some(Found::File) => (flags, 0),
+            Some(Found::Directory(_)) => return Err(rustix::io::Errno::ISDIR.into()),
+            Some(Found::Other) => return Err(not_regular()),
+        };
+        let opened = self.making(|| {
+            let (mode, resolve) = (Mode::from_raw_mode(mode), ResolveFlags::NO_SYMLINKS);
+            Ok(open_in_root(&place.parent, &*name, flags, mode, resolve)?)
+        });
         let file = regular(opened?)?;
         file.set_len(0)?;
-        let (uid, gid) = self.owners(look.uid, look.gid);
+        let (uid, gid) = self.owners(look.owner);
         rustix::fs::fchown(&file, Some(uid), Some(gid))?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(look.mode & 0o7777))?;
         Ok(file)
@@ -335,25 +311,20 @@ impl Root {
     ) -> io::Result<OwnedFd> {
         let kept = store.join(number.to_string());
         fs::write(&kept, contents)?;
-        let (uid, gid) = self.owners(look.uid, look.gid);
+        let (uid, gid) = self.owners(look.owner);
         rustix::fs::chownat(CWD, &kept, Some(uid), Some(gid), AtFlags::empty())?;
         rustix::fs::chmod(&kept, Mode::from_raw_mode(look.mode & 0o7777))?;
-        self.create(
-            path,
-            FileLook {
-                mode: 0o000,
-                ..look
-            },
-        )?;
+        self.write_file(path, b"", FileLook { mode: 0, ..look })?;
         idmap::clone_mount(&kept, MountRights::default())
     }
 
     /// Attaches a detached mount at a path of this root, which is attached itself.
     ///
     /// # Errors
-    /// What the mount calls said.
+    /// What the mount calls said; the path is named.
     pub fn attach(&self, tree: impl AsFd, path: &Path) -> io::Result<()> {
-        idmap::attach_on(tree, self.open_at(path, OFlags::PATH, 0)?)
+        let at = self.open_at(path, OFlags::PATH, 0)?;
+        idmap::attach_on(tree, at).map_err(|error| named(path, &error))
     }
 
     /// The open root directory.
@@ -380,10 +351,11 @@ fn regular(fd: OwnedFd) -> io::Result<fs::File> {
     if file.metadata()?.is_file() && !KERNELS_OWN.contains(&lies_on) {
         return Ok(file);
     }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "not a regular file",
-    ))
+    Err(not_regular())
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 /// A path below the root, without its leading slashes; empty becomes `.`.
@@ -415,41 +387,16 @@ mod tests {
 
     const LOOK: FileLook = FileLook {
         mode: 0o640,
-        uid: 0,
-        gid: 0,
+        owner: Owner::ROOT,
     };
-
-    #[test]
-    fn links_never_lead_out_of_the_root() {
-        let dir = tempfile::tempdir().unwrap();
-        let outside = dir.path().join("outside");
-        let inside = dir.path().join("inside");
-        fs::create_dir_all(&outside).unwrap();
-        fs::create_dir_all(inside.join("etc")).unwrap();
-        std::os::unix::fs::symlink(&outside, inside.join("escape")).unwrap();
-        std::os::unix::fs::symlink("../../../../hosts", inside.join("etc/hosts")).unwrap();
-        let root = root(&inside);
-        root.write_file(Path::new("/etc/hosts"), b"x", LOOK)
-            .unwrap();
-        assert_eq!(fs::read(inside.join("hosts")).unwrap(), b"x");
-        assert!(
-            root.write_file(Path::new("/escape/file"), b"x", LOOK)
-                .is_err()
-        );
-        assert!(fs::read_dir(&outside).unwrap().next().is_none());
-        assert!(
-            root.write_file(Path::new("/a/../../b"), b"x", LOOK)
-                .is_err()
-        );
-    }
 
     #[test]
     fn the_kernels_own_files_are_neither_read_nor_written() {
         // The container's root as it is later, with /proc and /sys in it.
         let root = root(Path::new("/"));
         for path in ["/proc/version", "/sys/kernel/uevent_seqnum"] {
-            let error = root.read_text(path, 1 << 20).unwrap_err();
-            assert_eq!(error.to_string(), "not a regular file", "{path}");
+            let error = root.read_text(path, 1 << 20).unwrap_err().to_string();
+            assert_eq!(error, format!("{path}: not a regular file"));
         }
         let own = Path::new("/proc/self/comm");
         let before = fs::read(own).unwrap();

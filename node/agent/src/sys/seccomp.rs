@@ -9,6 +9,10 @@
 #![allow(unsafe_code)]
 
 mod allowed;
+#[cfg(test)]
+mod doors;
+#[cfg(test)]
+mod machine;
 mod prelude;
 mod requests;
 

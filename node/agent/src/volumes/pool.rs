@@ -21,7 +21,10 @@ mod record_file;
 mod zfs;
 
 pub use btrfs::BtrfsPool;
+pub(crate) use choice::no_embedded_pool;
 pub use choice::{Opened, ParsePoolChoiceError, PoolChoice, open};
+pub(crate) use command::Tools;
+pub(crate) use loop_file::LoopFile;
 pub use loop_file::LoopLimits;
 pub use zfs::ZfsPool;
 

@@ -356,6 +356,8 @@ pub(crate) fn command(args: &[&str]) -> ProcessPlan {
         tty: None,
         open_stdin: false,
         reader: None,
+        timeout_ms: None,
+        init: false,
     }
 }
 

@@ -6,7 +6,8 @@ use std::{
     path::PathBuf,
 };
 
-use teu_node::keeper::{PreBootFile, VolumeMountPlan};
+use teu_node::keeper::{ExitStatus, PreBootFile, VolumeMountPlan};
+use teu_protocol::image_config::user::IdInContainer;
 
 use crate::{
     rig::{BASE, Rig, eventually, sh},
@@ -120,8 +121,8 @@ async fn volumes_in_volumes_and_files_in_both() {
         path: path.into(),
         contents: format!("{path}\n").into(),
         mode: 0o640,
-        uid: 33,
-        gid: 34,
+        uid: IdInContainer::new(33),
+        gid: IdInContainer::new(34),
         secret,
     };
     let script =
@@ -160,13 +161,23 @@ async fn links_of_the_image_stay_inside_and_reserved_places_are_refused() {
     plan.mounts = vec![mount(&source, "/up")];
     let _boxed = rig.start("up", plan).await;
     eventually("it is written", || source.join("x").exists()).await;
+    // One that leads to what is not there: it is made inside, as other engines do.
+    for (name, target) in [("t0", "/out"), ("t1", "/out/below")] {
+        let script = format!("echo {name} > {target}/{name}");
+        let mut plan = rig.plan(name, sh(&script));
+        plan.mounts = vec![mount(&source, target)];
+        let mut boxed = rig.start(name, plan).await;
+        let (exit, text) = boxed.finish().await;
+        assert_eq!(exit.status, ExitStatus::Code(0), "{text}");
+        assert!(source.join(name).exists(), "{target}");
+    }
     for (name, target) in [
-        ("t0", "/out"),
-        ("t1", "/out/below"),
         ("t2", "/"),
         ("t3", "/../.."),
         ("t4", "/proc"),
         ("t5", "/kernel"),
+        ("t7", "/kernel/1"),
+        ("t8", "/dev/x"),
         ("t6", "/etc/plain"),
     ] {
         let (_, link) = rig.warm(name).await;

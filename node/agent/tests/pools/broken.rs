@@ -5,14 +5,15 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
+    os::unix::fs::MetadataExt,
     process::{Command, Stdio},
 };
 
-use teu_node::volumes::pool::PoolError;
+use teu_node::volumes::pool::{BtrfsPool, Pool, PoolError};
 
 use super::{
     cases::{Case, fill, id, noise, read, tag, write},
-    lab::{Kind, Lab, MIB, run},
+    lab::{Kind, Lab, MIB, attempt, limits, run},
 };
 
 pub const ALL: &[Case] = &[
@@ -23,6 +24,8 @@ pub const LOOP: &[Case] = &[
     ("a_loop_file_grows", grows),
     ("a_loop_file_is_attached_again", attached_again),
     ("a_loop_file_cut_short", cut_short),
+    ("a_full_host_is_not_met", full_host),
+    ("a_pool_that_met_a_full_host_comes_back", comes_back),
 ];
 pub const ZFS: &[Case] = &[
     ("an_exported_pool", exported),
@@ -346,4 +349,122 @@ fn neighbours(lab: &Lab) {
         .read_to_string(&mut text)
         .unwrap();
     assert_eq!(text, "mine");
+}
+
+/// A small file system for a host, and what takes it down.
+struct SmallHost {
+    dir: String,
+}
+
+impl SmallHost {
+    fn new(lab: &Lab, size: &str) -> Self {
+        let dir = lab.path("host");
+        fs::create_dir(&dir).unwrap();
+        let options = format!("size={size}");
+        run("mount", &["-t", "tmpfs", "-o", &options, "host", &dir]);
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.dir)
+    }
+
+    /// Takes all the room there is but `left` bytes.
+    fn fill_but(&self, left: u64) {
+        let found = rustix::fs::statvfs(&self.dir).unwrap();
+        let free = found.f_bavail * found.f_frsize;
+        let ballast = File::create(self.path("ballast")).unwrap();
+        let flags = rustix::fs::FallocateFlags::empty();
+        rustix::fs::fallocate(&ballast, flags, 0, free - left).unwrap();
+    }
+
+    fn pool(&self, lab: &Lab) -> BtrfsPool {
+        let mount = lab.path("mnt");
+        BtrfsPool::open_loop(self.path("image").as_ref(), mount.as_ref(), limits()).unwrap()
+    }
+}
+
+impl Drop for SmallHost {
+    fn drop(&mut self) {
+        attempt("umount", &[self.dir.replace("/host", "/mnt").as_str()]);
+        let image = self.path("image");
+        for device in run("losetup", &["-n", "-O", "NAME", "-j", &image]).lines() {
+            attempt("losetup", &["-d", device.trim()]);
+        }
+        attempt("umount", &["-l", &self.dir]);
+    }
+}
+
+/// What is written, and whether the pool still takes writes.
+fn write_much(pool: &dyn Pool, mib: u64) -> bool {
+    let tree = pool.tree(id(1)).unwrap();
+    for n in 0..mib / 16 {
+        let Ok(mut file) = File::create(tree.join(format!("much-{n}"))) else {
+            break;
+        };
+        if file.write_all(&noise(16 * MIB)).is_err() || file.sync_all().is_err() {
+            break;
+        }
+    }
+    let dir = File::open(&tree).unwrap();
+    fs::write(tree.join("after"), b"x").is_ok() && rustix::fs::syncfs(&dir).is_ok() && {
+        let found = rustix::fs::statvfs(&tree).unwrap();
+        !found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY)
+    }
+}
+
+fn full_host(lab: &Lab) {
+    let host = SmallHost::new(lab, "700m");
+    let pool = host.pool(lab);
+    pool.create(id(1), b"", None).unwrap();
+    pool.maintain().unwrap();
+    host.fill_but(0);
+    let found = fs::metadata(host.path("image")).unwrap();
+    assert!(found.blocks() * 512 >= found.len(), "all of it is reserved");
+    assert!(write_much(&pool, 128));
+    let file = pool.tree(id(1)).unwrap().join("much-0");
+    fs::remove_file(file).unwrap();
+    pool.maintain().unwrap();
+    write(&pool, id(1), "f", b"goes on");
+    assert_eq!(read(&pool, id(1), "f").unwrap(), "goes on");
+}
+
+/// The file of an earlier version has holes, and nothing may be left to fill them with.
+fn comes_back(lab: &Lab) {
+    let host = SmallHost::new(lab, "700m");
+    let image = host.path("image");
+    File::create(&image).unwrap().set_len(400 * MIB).unwrap();
+    run("mkfs.btrfs", &["-q", &image]);
+    host.fill_but(64 * MIB);
+    let pool = host.pool(lab);
+    pool.create(id(1), b"", None).unwrap();
+    write(&pool, id(1), "f", b"kept");
+    pool.snapshot(id(1), &tag("s")).unwrap();
+    assert!(pool.warnings().iter().any(|one| one.contains("no room")));
+    assert!(!write_much(&pool, 320), "the pool has met the full host");
+    assert!(matches!(pool.maintain(), Err(PoolError::Faulted(_))));
+    fs::remove_file(host.path("ballast")).unwrap();
+    // Another program's copy of the mount keeps the failed file system alive: it is named, not harmed.
+    let mut other = Command::new("unshare")
+        .args(["-m", "sh", "-c", "echo; exec sleep 60"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(other.stdout.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    let Err(PoolError::Faulted(why)) = pool.maintain() else {
+        panic!("it is held");
+    };
+    assert!(why.contains("(pid "), "{why}");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    pool.maintain().unwrap();
+    assert_eq!(read(&pool, id(1), "f").unwrap(), "kept");
+    write(&pool, id(1), "g", b"goes on");
+    pool.roll_back(id(1), &tag("s")).unwrap();
+    assert_eq!(read(&pool, id(1), "f").unwrap(), "kept");
+    pool.maintain().unwrap();
+    let found = fs::metadata(&image).unwrap();
+    assert!(found.blocks() * 512 >= found.len(), "it is reserved now");
 }

@@ -51,7 +51,10 @@ fn the_image_and_the_wishes_make_the_process() {
     let plan = plan_spawn(&order, &[], "linux/amd64").unwrap();
     assert_eq!(plan.record.process.args, ["sh"]);
     assert!(plan.record.process.env.contains(&"A=mine".to_owned()));
-    assert_eq!(plan.record.process.stop_signal, 3);
+    assert_eq!(
+        plan.record.process.stop_signal,
+        teu_protocol::image_config::signal::Signal::QUIT
+    );
     assert_eq!(plan.hostname, "070707070707");
     assert_eq!(plan.record.exposed_ports, ["80/tcp"]);
     let exec = ProcessSpec {
@@ -119,6 +122,20 @@ fn what_can_never_work_is_refused_with_its_code() {
         code(&|o| o.spec.files = vec![file("a", 3)], &bulk),
         Err(BadRequest)
     );
+    let owned_by = |uid, gid| {
+        let owned = PreBootFile {
+            uid,
+            gid,
+            ..file("/a", 3)
+        };
+        code(
+            &move |o: &mut NodeSpawn| o.spec.files = vec![owned.clone()],
+            &bulk,
+        )
+    };
+    assert_eq!(owned_by(65_535, 65_535), Ok(()));
+    assert_eq!(owned_by(u32::MAX, 0), Err(RefusalCode::BadRequest));
+    assert_eq!(owned_by(0, 65_536), Err(RefusalCode::BadRequest));
     assert_eq!(code(&|o| o.spec.files = vec![file("/a", 3)], &bulk), Ok(()));
     let many = |o: &mut NodeSpawn| o.spec.files = vec![file("/a", u64::MAX), file("/b", 4)];
     assert_eq!(code(&many, &bulk), Err(BadRequest));
@@ -134,7 +151,7 @@ fn files_get_their_bytes_over_parts_and_never_show_them() {
         Bytes::from_static(b"er2"),
     ];
     let plan = plan_spawn(&order, &bulk, "linux/amd64").unwrap();
-    let contents: Vec<&[u8]> = plan.files.iter().map(|(_, bytes)| &bytes[..]).collect();
+    let contents: Vec<&[u8]> = plan.files.iter().map(|(.., bytes)| &bytes[..]).collect();
     assert_eq!(contents, [&b"hun"[..], b"", b"ter2"]);
     assert!(!format!("{plan:?}").contains("ter2"));
 }

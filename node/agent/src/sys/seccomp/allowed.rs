@@ -56,7 +56,7 @@ pub(super) const ALWAYS: &[&str] = &[
     "setresgid32", "setresuid", "setresuid32", "setreuid", "setreuid32", "setrlimit", "setsid",
     "setsockopt", "setuid", "setuid32", "setxattr", "shmat", "shmctl", "shmdt",
     "shmget", "shutdown", "sigaltstack", "signalfd", "signalfd4", "sigprocmask", "sigreturn",
-    "socketcall", "socketpair", "splice", "stat", "stat64", "statfs", "statfs64", 
+    "socketpair", "splice", "stat", "stat64", "statfs", "statfs64", 
     "statx", "symlink", "symlinkat", "sync", "sync_file_range", "syncfs", "sysinfo", "tee",
     "tgkill", "time", "timer_create", "timer_delete", "timer_getoverrun", "timer_gettime",
     "timer_gettime64", "timer_settime", "timer_settime64", "timerfd_create", "timerfd_gettime",

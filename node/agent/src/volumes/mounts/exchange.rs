@@ -17,6 +17,8 @@ use rustix::{
     mount::{UnmountFlags, unmount},
 };
 
+use teu_protocol::image_config::user::Owner;
+
 use super::{ContainerMounts, device};
 use crate::sys::{
     idmap::{self, MountRights},
@@ -222,12 +224,11 @@ impl Exchange<'_> {
     fn put_back(&self, at: &Path, is_dir: bool, mount: OwnedFd) -> io::Result<()> {
         if self.root.open_at(at, OFlags::PATH, 0).is_err() {
             if is_dir {
-                self.root.make_dirs(at, 0, 0)?;
+                self.root.make_dirs(at, Owner::ROOT)?;
             } else {
                 let look = FileLook {
                     mode: 0,
-                    uid: 0,
-                    gid: 0,
+                    owner: Owner::ROOT,
                 };
                 self.root.write_file(at, b"", look)?;
             }

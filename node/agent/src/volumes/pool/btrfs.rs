@@ -203,6 +203,10 @@ impl Pool for BtrfsPool {
             if !file.is_mounted() {
                 file.mount(&self.subvolumes.tools)?;
                 self.prepare()?;
+            } else if file.is_read_only() {
+                // Nothing that waits for room is tried in it before it takes writes again.
+                file.revive(&self.subvolumes.tools)?;
+                self.prepare()?;
             }
             let found = statvfs(&self.layout.0).map_err(errno("look at the pool"))?;
             file.grow(&self.subvolumes.tools, found.f_bavail * found.f_frsize)?;

@@ -123,7 +123,7 @@ pub fn open(choice: &PoolChoice, data_dir: &Path) -> Result<Opened, PoolError> {
 }
 
 /// Why this machine cannot have a btrfs in a loop file.
-fn no_embedded_pool() -> Option<String> {
+pub(crate) fn no_embedded_pool() -> Option<String> {
     let missing = command::missing(&loop_file::PROGRAMS);
     if !missing.is_empty() {
         return Some(format!(

@@ -72,14 +72,14 @@ impl From<PoolError> for Failed {
 
 /// Runs tools for one pool.
 #[derive(Debug, Clone)]
-pub(super) struct Tools {
+pub(crate) struct Tools {
     lock: Arc<File>,
     patience: Patience,
 }
 
 impl Tools {
     /// Takes the pool's lock, waiting for tools that an earlier agent left running.
-    pub(super) fn lock(file: &Path) -> Result<Self, PoolError> {
+    pub(crate) fn lock(file: &Path) -> Result<Self, PoolError> {
         let open = || {
             let mut options = File::options();
             options.create(true).truncate(false).read(true).write(true);

@@ -1,8 +1,12 @@
-//! A sparse file with a btrfs in it: made, attached, mounted, grown.
+//! A file with a btrfs in it: made, attached, mounted, grown; and mounted anew after a failure.
 //!
-//! Owner: the btrfs pool. Invariants: a file that is there is never made anew, shortened or
-//! formatted; it grows only by what the host's file system can still hold, so that a full host
-//! does not surprise a writer in the pool. Next: `btrfs.rs`.
+//! Owner: the btrfs pool, and the scratch file system of containers. Invariants: a file that is there is
+//! never made anew, shortened or formatted; every block of it is allocated on the host before the btrfs
+//! in it may write there (`reserve`), so that the btrfs never meets a full host, which would turn it
+//! read-only for good. It grows only by what the host's file system can still hold.
+//! Next: `btrfs.rs`, `loop_file/revive.rs`.
+
+mod revive;
 
 use std::{
     fs::{self, File},
@@ -11,7 +15,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{statfs, statvfs},
+    fs::{FallocateFlags, fallocate, statfs, statvfs},
     mount::{MountFlags, mount},
 };
 
@@ -24,13 +28,17 @@ use crate::sys::btrfs;
 const MIB: u64 = 1 << 20;
 /// Growing by less is not worth its commit.
 const STEP: u64 = 64 * MIB;
+/// The least size of a new file: `mkfs.btrfs` refuses less than 109 MiB.
+const SMALLEST: u64 = 128 * MIB;
+/// A file takes at most this part of the host's room ahead of need.
+const HEADROOM_SHARE: i128 = 8;
 
 /// How far a loop file may grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoopLimits {
-    /// The size it is made with. At least 128 MiB, or `mkfs.btrfs` refuses.
+    /// The size it is made with, if the host has the room: at least 128 MiB.
     pub initial: u64,
-    /// How much free room growing aims to keep in it.
+    /// How much free room growing aims to keep in it; less on a host that has little.
     pub headroom: u64,
     /// The size it may grow to.
     pub max: u64,
@@ -59,10 +67,10 @@ pub(super) const PROGRAMS: [(&str, &str); 3] = [
 
 /// The file and where it is mounted.
 #[derive(Debug)]
-pub(super) struct LoopFile {
-    pub(super) file: PathBuf,
-    pub(super) mount_dir: PathBuf,
-    pub(super) limits: LoopLimits,
+pub(crate) struct LoopFile {
+    pub(crate) file: PathBuf,
+    pub(crate) mount_dir: PathBuf,
+    pub(crate) limits: LoopLimits,
 }
 
 /// A block of the file system's trees. Smaller than usual: with quotas, the first write behind a snapshot
@@ -71,14 +79,17 @@ const NODE_BYTES: usize = 4_096;
 
 impl LoopFile {
     /// Makes the file, if there is none, with an empty btrfs.
-    pub(super) fn make(&self, tools: &Tools) -> Result<(), PoolError> {
+    pub(crate) fn make(&self, tools: &Tools) -> Result<(), PoolError> {
         if self.file.exists() {
             return Ok(());
         }
         let unfinished = self.file.with_extension("making");
         let failed = || failed_io(format!("make {}", unfinished.display()));
         let file = File::create(&unfinished).map_err(failed())?;
-        file.set_len(self.limits.initial).map_err(failed())?;
+        let host = statvfs(&unfinished).map_err(|errno| failed()(errno.into()))?;
+        let room = (host.f_bavail * host.f_frsize).saturating_sub(self.limits.host_reserve);
+        let size = self.limits.initial.min((room / MIB * MIB).max(SMALLEST));
+        extend(&file, 0, size).map_err(failed())?;
         let node = rustix::param::page_size().max(NODE_BYTES).to_string();
         let args = [
             "-q".as_ref(),
@@ -97,18 +108,19 @@ impl LoopFile {
     }
 
     /// Whether it is mounted where it should be.
-    pub(super) fn is_mounted(&self) -> bool {
+    pub(crate) fn is_mounted(&self) -> bool {
         let is_btrfs = statfs(&self.mount_dir).is_ok_and(|found| found.f_type == btrfs::MAGIC);
         let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
         is_btrfs && device(&self.mount_dir) != self.mount_dir.parent().and_then(device)
     }
 
     /// Attaches and mounts it, if it is not.
-    pub(super) fn mount(&self, tools: &Tools) -> Result<(), PoolError> {
+    pub(crate) fn mount(&self, tools: &Tools) -> Result<(), PoolError> {
         if self.is_mounted() {
             return Ok(());
         }
         let length = self.length()?;
+        self.reserve()?;
         let made = fs::create_dir_all(&self.mount_dir);
         made.map_err(failed_io(format!("make {}", self.mount_dir.display())))?;
         let device = match self.device(tools)? {
@@ -118,7 +130,14 @@ impl LoopFile {
                 tools.run("losetup", &args)?.trim().to_owned()
             }
         };
-        let mounted = mount(&device, &self.mount_dir, "btrfs", MountFlags::NOATIME, None);
+        // Without: what is freed in it would be given back to the host, and missing later.
+        let mounted = mount(
+            &device,
+            &self.mount_dir,
+            "btrfs",
+            MountFlags::NOATIME,
+            c"nodiscard",
+        );
         mounted.map_err(|errno| {
             PoolError::Faulted(format!(
                 "cannot mount the pool's file {} ({} MiB long) through {device}: {errno}; `dmesg` says why. If it was cut short, \
@@ -147,7 +166,7 @@ impl LoopFile {
     }
 
     /// How long the file is.
-    pub(super) fn length(&self) -> Result<u64, PoolError> {
+    pub(crate) fn length(&self) -> Result<u64, PoolError> {
         match fs::metadata(&self.file) {
             Ok(found) => Ok(found.len()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -164,26 +183,55 @@ impl LoopFile {
     fn host_room(&self) -> Result<i128, PoolError> {
         let failed = || failed_io(format!("look at {}", self.file.display()));
         let host = statvfs(&self.file).map_err(|errno| failed()(std::io::Error::from(errno)))?;
-        let found = fs::metadata(&self.file).map_err(failed())?;
-        let promised = found.len().saturating_sub(found.blocks() * 512);
         let free = host.f_bavail * host.f_frsize;
+        let promised = self.unreserved()?;
         Ok(i128::from(free) - i128::from(promised) - i128::from(self.limits.host_reserve))
     }
 
+    /// Bytes of the file that the host has no blocks for yet.
+    fn unreserved(&self) -> Result<u64, PoolError> {
+        let found = fs::metadata(&self.file)
+            .map_err(failed_io(format!("look at {}", self.file.display())))?;
+        Ok(found.len().saturating_sub(found.blocks() * 512))
+    }
+
+    /// Allocates what the host has no blocks for (the file of an earlier version, which was sparse), if the host
+    /// has the room.
+    pub(crate) fn reserve(&self) -> Result<(), PoolError> {
+        if self.unreserved()? == 0 || self.host_room()? < 0 {
+            return Ok(());
+        }
+        let failed = || failed_io(format!("reserve room for {}", self.file.display()));
+        let file = File::options().write(true).open(&self.file);
+        let length = self.length()?;
+        match fallocate(
+            file.map_err(failed())?,
+            FallocateFlags::KEEP_SIZE,
+            0,
+            length,
+        ) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(errno) => Err(failed()(errno.into())),
+        }
+    }
+
+    /// The free room to aim at.
+    fn headroom(&self) -> Result<u64, PoolError> {
+        let share = u64::try_from((self.host_room()? / HEADROOM_SHARE).max(0)).unwrap_or(u64::MAX);
+        Ok(self.limits.headroom.min(share.max(STEP)))
+    }
+
     /// By how much it may still grow.
-    pub(super) fn growable(&self) -> Result<u64, PoolError> {
+    pub(crate) fn growable(&self) -> Result<u64, PoolError> {
         let room = u64::try_from(self.host_room()?.max(0)).unwrap_or(u64::MAX);
         Ok(self.limits.max.saturating_sub(self.length()?).min(room))
     }
 
     /// Grows it if little is free in it. Each step may be repeated, so a kill between them is mended by
     /// the next call.
-    pub(super) fn grow(&self, tools: &Tools, free: u64) -> Result<(), PoolError> {
-        let wanted = self
-            .limits
-            .headroom
-            .saturating_sub(free)
-            .next_multiple_of(STEP);
+    pub(crate) fn grow(&self, tools: &Tools, free: u64) -> Result<(), PoolError> {
+        self.reserve()?;
+        let wanted = self.headroom()?.saturating_sub(free).next_multiple_of(STEP);
         let step = wanted.min(self.growable()?);
         let length = self.length()?;
         let is_last = step > 0 && length + step == self.limits.max;
@@ -193,7 +241,7 @@ impl LoopFile {
                 .write(true)
                 .open(&self.file)
                 .map_err(failed())?;
-            file.set_len(length + step).map_err(failed())?;
+            extend(&file, length, step).map_err(failed())?;
             file.sync_all().map_err(failed())?;
         } else if self.device_length(tools)? >= length {
             return Ok(());
@@ -224,7 +272,7 @@ impl LoopFile {
     }
 
     /// What a person should know.
-    pub(super) fn warnings(&self, tools: &Tools) -> Vec<String> {
+    pub(crate) fn warnings(&self, tools: &Tools) -> Vec<String> {
         let mut warnings = Vec::new();
         let file = self.file.display();
         match (self.length(), self.device_length(tools)) {
@@ -236,11 +284,31 @@ impl LoopFile {
             (Err(error), _) | (_, Err(error)) => warnings.push(error.to_string()),
             _ => {}
         }
-        if self.host_room().is_ok_and(|room| room < 0) {
+        let unreserved = self.unreserved().unwrap_or(0);
+        if unreserved > 0 {
             warnings.push(format!(
-                "the host's file system is nearly full: {file} cannot grow, and writing into it may fail; free some room there"
+                "the host's file system has no room for {} MiB that {file} may be filled with, and the pool turns read-only when it \
+                 meets that; free some room there",
+                unreserved / MIB
+            ));
+        } else if self.host_room().is_ok_and(|room| room < 0) {
+            warnings.push(format!(
+                "the host's file system is nearly full: {file} cannot grow; free some room there"
             ));
         }
         warnings
+    }
+}
+
+/// Lengthens the file by `step` bytes that the host has blocks for. A file system that cannot reserve gives a hole.
+fn extend(file: &File, length: u64, step: u64) -> std::io::Result<()> {
+    match fallocate(file, FallocateFlags::empty(), length, step) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(length + step),
+        Err(errno) => {
+            // What was allocated before it failed is given back.
+            let _ = file.set_len(length);
+            Err(errno.into())
+        }
     }
 }
