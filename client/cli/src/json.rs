@@ -38,6 +38,7 @@ impl From<&Termination> for Ending {
                 Cause::OutOfMemory => "out_of_memory",
                 Cause::SessionEnded => "session_ended",
                 Cause::NodeLost => "node_lost",
+                Cause::TimedOut => "timed_out",
             }),
         }
     }
