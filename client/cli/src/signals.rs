@@ -7,6 +7,9 @@ use tokio::{
     sync::watch,
 };
 
+/// The exit code after Ctrl-C (docs/errors.md).
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Which signal came, and how many came so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Seen {
@@ -14,6 +17,13 @@ pub(crate) struct Seen {
     pub(crate) signal: Option<teu::Signal>,
     /// How many came.
     pub(crate) count: u32,
+}
+
+impl Seen {
+    /// Whether a person has pressed Ctrl-C for the first time, and may wonder whether that did anything.
+    pub(crate) fn is_first_interrupt(self) -> bool {
+        self.count == 1 && self.signal == 2
+    }
 }
 
 /// Listens for SIGINT, SIGTERM and SIGHUP from now on.

@@ -54,7 +54,12 @@ pub(crate) async fn converse(
             () = window_changed(&mut resized, tty) => {
                 resize(&process, &mut size).await;
             }
-            seen = interrupts.next() => end(&process, seen),
+            seen = interrupts.next() => {
+                if seen.is_first_interrupt() {
+                    output::note("teu: forwarded; press Ctrl-C again to kill");
+                }
+                end(&process, seen);
+            }
         }
     };
     drop(raw);

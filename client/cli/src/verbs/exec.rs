@@ -45,7 +45,7 @@ pub(crate) async fn run(globals: &Globals, args: ExecArgs) -> Result<ExitCode, F
         terminal::require_input()?;
     }
     let location = super::connect(globals, "exec").await?;
-    let container = super::find(&location, &args.container).await?;
+    let container = super::find(globals, &location, &args.container).await?;
     let mut exec = container.run(&args.command).stdin(args.interactive);
     for variable in &args.env {
         if let Some((name, value)) = variable.resolve() {

@@ -21,10 +21,15 @@ pub(crate) struct KillArgs {
 /// Runs `teu kill`.
 pub(crate) async fn run(globals: &Globals, args: KillArgs) -> Result<ExitCode, Failure> {
     let location = super::connect(globals, "kill").await?;
-    let code = super::for_each(&location, &args.containers, |container| async move {
-        container.signal(args.signal).await?;
-        Ok(())
-    })
+    let code = super::for_each(
+        globals,
+        &location,
+        &args.containers,
+        |container| async move {
+            container.signal(args.signal).await?;
+            Ok(())
+        },
+    )
     .await;
     location.close().await;
     code

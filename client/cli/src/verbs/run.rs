@@ -276,15 +276,12 @@ async fn attached(
 ) -> Result<ExitCode, Failure> {
     let mut tunnels = Vec::new();
     for port in &args.publish {
-        let tunnel = published::listen(container, port).await?;
+        let listening = published::listen(container, port).await?;
         if port.is_any() {
-            output::note(&format!(
-                "{} → port {}",
-                tunnel.local_addr(),
-                port.container
-            ));
+            let local = listening.tunnel.local_addr();
+            output::note(&format!("{local} → port {}", port.container));
         }
-        tunnels.push(tunnel);
+        tunnels.push(listening);
     }
     let process = container.attach().await?;
     stdio::converse(process, args.interactive, args.tty, stopper).await

@@ -25,10 +25,15 @@ pub(crate) struct StopArgs {
 pub(crate) async fn run(globals: &Globals, args: StopArgs) -> Result<ExitCode, Failure> {
     let location = super::connect(globals, "stop").await?;
     let grace = Duration::from_secs(args.time.into());
-    let code = super::for_each(&location, &args.containers, |container| async move {
-        container.stop(args.signal, grace).await?;
-        Ok(())
-    })
+    let code = super::for_each(
+        globals,
+        &location,
+        &args.containers,
+        |container| async move {
+            container.stop(args.signal, grace).await?;
+            Ok(())
+        },
+    )
     .await;
     location.close().await;
     code
