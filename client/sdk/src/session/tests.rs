@@ -472,7 +472,13 @@ async fn streams_die_with_their_link_and_opening_goes_on_with_the_next() {
         panic!()
     };
     assert!(second > first, "stream numbers are not used twice");
-    far.reply(again.id, Ok(ReplyBody::Opened { window: 1 }));
+    far.reply(
+        again.id,
+        Ok(ReplyBody::Opened {
+            window: 1,
+            input: None,
+        }),
+    );
     half_open.await.unwrap().unwrap();
     drop(stream);
     // The old stream's drop says nothing on the new connection.
@@ -487,7 +493,13 @@ async fn an_open_that_nobody_waits_for_is_closed_when_it_comes() {
     let request = far.request().await;
     opened.abort();
     let _ = opened.await;
-    far.reply(request.id, Ok(ReplyBody::Opened { window: 1 }));
+    far.reply(
+        request.id,
+        Ok(ReplyBody::Opened {
+            window: 1,
+            input: None,
+        }),
+    );
     assert!(matches!(
         far.next_frame().await,
         (StreamFrame::Close { .. }, _)
