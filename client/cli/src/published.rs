@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     str::FromStr,
+    task::Poll,
 };
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ use tokio::{
 };
 
 use crate::{args::Globals, failure::Failure};
+
+/// Different reasons for reset connections that one command tells.
+const REASONS_TOLD: usize = 16;
 
 /// `[[IP:]LOCAL:]CONTAINER`; without LOCAL, any free port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +88,44 @@ impl FromStr for PortSpec {
     }
 }
 
+/// A connection is a file: the soft limit is often 1024, less than two tunnels carry.
+pub(crate) fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Else fewer connections are carried, and each that is not is told.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
 /// Listens for a container's port.
 pub(crate) async fn listen(container: &Container, port: &PortSpec) -> Result<Tunnel, Failure> {
     let address = port.listen_address();
     match container.tunnel_at(address, port.container).await {
         Err(teu::Error::Io { source, .. }) => Err(cannot_listen(address, source)),
         listening => Ok(listening?),
+    }
+}
+
+/// Says on stderr why connections cannot be carried, each reason once. Does not end.
+pub(crate) async fn tell_refusals(mut tunnels: Vec<&mut Tunnel>) -> std::convert::Infallible {
+    let mut told: Vec<String> = Vec::new();
+    loop {
+        let why = std::future::poll_fn(|context| {
+            let refused = |tunnel: &mut &mut Tunnel| {
+                let asking = std::pin::pin!(tunnel.refused());
+                match asking.poll(context) {
+                    Poll::Ready(why) => Some(why.to_string()),
+                    Poll::Pending => None,
+                }
+            };
+            let why = tunnels.iter_mut().find_map(refused);
+            why.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        if told.len() < REASONS_TOLD && !told.contains(&why) {
+            crate::output::note(&format!("teu: {why}; the connection was reset"));
+            told.push(why);
+        }
     }
 }
 

@@ -265,6 +265,9 @@ async fn attached(
     stopper: crate::signals::Interrupts,
 ) -> Result<ExitCode, Failure> {
     let mut tunnels = Vec::new();
+    if !args.publish.is_empty() {
+        published::raise_file_limit();
+    }
     for port in &args.publish {
         let tunnel = published::listen(container, port).await?;
         if port.is_any() {
@@ -277,5 +280,8 @@ async fn attached(
         tunnels.push(tunnel);
     }
     let process = container.attach().await?;
-    stdio::converse(process, args.interactive, args.tty, stopper).await
+    tokio::select! {
+        end = stdio::converse(process, args.interactive, args.tty, stopper) => end,
+        never = published::tell_refusals(tunnels.iter_mut().collect()) => match never {},
+    }
 }

@@ -26,6 +26,7 @@ pub(crate) struct TunnelArgs {
 pub(crate) async fn run(globals: &Globals, args: TunnelArgs) -> Result<ExitCode, Failure> {
     let location = super::connect(globals, "tunnel").await?;
     let container = super::find(&location, &args.container).await?;
+    published::raise_file_limit();
     let interrupts = Interrupts::listen().map_err(Failure::Terminal)?;
     let mut tunnels = Vec::new();
     for port in &args.ports {
@@ -42,9 +43,12 @@ pub(crate) async fn run(globals: &Globals, args: TunnelArgs) -> Result<ExitCode,
         // Tells the `teu run` that waits for us.
         output::line("ready")?;
     }
+    let listening = tunnels.iter_mut().map(|(tunnel, _)| tunnel).collect();
     tokio::select! {
         _ = container.wait_exit() => {}
         () = interrupts.first() => {}
+        // Nobody reads what a holder says.
+        never = published::tell_refusals(listening), if !args.hold => match never {},
     }
     drop(record);
     location.close().await;

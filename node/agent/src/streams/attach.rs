@@ -10,19 +10,17 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use teu_link::LinkError;
 use teu_node_core::{
     effect::Attach,
-    stream::{FollowStep, Follower, ReceiveWindow},
+    stream::{FollowStep, Follower},
 };
 use teu_protocol::{
+    flow::ReceiveWindow,
     ids::ProcessId,
     message::{Channel, Refusal, RefusalCode, StreamEnd},
 };
@@ -226,26 +224,21 @@ impl AttachStream {
 struct Input {
     /// Bounded by what was granted. `None`: the end.
     queue: mpsc::UnboundedSender<Option<Bytes>>,
-    received: u64,
-    granted: Arc<AtomicU64>,
+    window: Arc<Mutex<ReceiveWindow>>,
 }
 
 impl Input {
     fn start(stdin: StdinHandle, outlet: Outlet) -> Self {
         let (queue, items) = mpsc::unbounded_channel();
-        let granted = Arc::new(AtomicU64::new(STDIN_WINDOW));
-        tokio::spawn(feed(stdin, outlet, items, Arc::clone(&granted)));
-        Self {
-            queue,
-            received: 0,
-            granted,
-        }
+        let window = Arc::new(Mutex::new(ReceiveWindow::new(STDIN_WINDOW)));
+        tokio::spawn(feed(stdin, outlet, items, Arc::clone(&window)));
+        Self { queue, window }
     }
 
     fn take(&mut self, bulk: Vec<Bytes>) -> Result<(), Stop> {
         for part in bulk.into_iter().filter(|part| !part.is_empty()) {
-            self.received += part.len() as u64;
-            if self.received > self.granted.load(Ordering::Relaxed) {
+            let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+            if window.received(part.len() as u64).is_err() {
                 let message = "more standard input was sent than the node had granted";
                 let refusal = Refusal::new(RefusalCode::BadRequest, message);
                 return Err(Stop::Close(StreamEnd::Failed(refusal)));
@@ -261,9 +254,8 @@ async fn feed(
     stdin: StdinHandle,
     outlet: Outlet,
     mut items: mpsc::UnboundedReceiver<Option<Bytes>>,
-    granted: Arc<AtomicU64>,
+    window: Arc<Mutex<ReceiveWindow>>,
 ) {
-    let mut window = ReceiveWindow::new(STDIN_WINDOW);
     while let Some(item) = items.recv().await {
         let Some(bytes) = item else {
             stdin.end().await;
@@ -271,8 +263,11 @@ async fn feed(
         };
         let length = bytes.len() as u64;
         stdin.put(bytes).await;
-        if let Some(grant) = window.consumed(length) {
-            granted.fetch_add(grant, Ordering::Relaxed);
+        let grant = {
+            let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
+            window.consumed(length)
+        };
+        if let Some(grant) = grant {
             // If the link is lost, what was taken is still given to the process.
             let _ = outlet.credit(grant).await;
         }

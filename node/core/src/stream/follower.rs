@@ -8,9 +8,10 @@
 //! Owner: the stream's task. Invariants: nothing is read beyond the credit; Close comes only after
 //! the last byte; a lossless reader's acknowledgements never run ahead of what it sent.
 
-use teu_protocol::message::{StreamEnd, Termination};
-
-use super::SendCredit;
+use teu_protocol::{
+    flow::SendWindow,
+    message::{StreamEnd, Termination},
+};
 
 /// The most to read at once: four full parts of a message.
 const READ_MAX: u64 = 4 * teu_protocol::limits::MAX_PART_CONTENT_BYTES as u64;
@@ -44,7 +45,7 @@ pub enum FollowStep {
 #[derive(Debug, Clone)]
 pub struct Follower {
     cursor: u64,
-    credit: SendCredit,
+    credit: SendWindow,
     /// `None`: follow until the process ends; else: until here.
     until: Option<u64>,
 }
@@ -56,7 +57,7 @@ impl Follower {
         let until = if follow { None } else { Some(now.end) };
         Self {
             cursor,
-            credit: SendCredit::new(window),
+            credit: SendWindow::new(window),
             until,
         }
     }
@@ -83,13 +84,13 @@ impl Follower {
     /// `bytes` were sent; the next unread byte is at `cursor` (it may have skipped bytes that the
     /// log no longer keeps).
     pub fn sent(&mut self, bytes: u64, cursor: u64) {
-        self.credit.spend(bytes);
+        self.credit.take(bytes);
         self.cursor = self.cursor.max(cursor);
     }
 
-    /// The reader grants more.
-    pub const fn grant(&mut self, bytes: u64) {
-        self.credit.grant(bytes);
+    /// The reader grants more. One that grants more than a stream may have gets nothing for it.
+    pub fn grant(&mut self, bytes: u64) {
+        let _ = self.credit.grant(bytes);
     }
 
     /// The next unread byte.

@@ -5,8 +5,9 @@
 
 use std::{io, net::Ipv4Addr, time::Duration};
 
-use teu_node_core::{effect::Attach, stream::WINDOW_BYTES};
+use teu_node_core::effect::Attach;
 use teu_protocol::{
+    flow::SendWindow,
     ids::{ContainerId, RequestId, StreamId},
     message::{Refusal, RefusalCode},
 };
@@ -112,6 +113,10 @@ impl Agent {
         else {
             return self.refuse_opening(request, gone());
         };
+        let window = match self.yard.tunnels.open() {
+            Ok(window) => window,
+            Err(refusal) => return self.refuse_opening(request, refusal),
+        };
         let cut = entry.cut.clone();
         let inlet = link.accept(order.stream);
         let outlet = Outlet::new(link, order.stream);
@@ -129,7 +134,7 @@ impl Agent {
                 }
             };
             let (start, started) = oneshot::channel();
-            let result = Ok((WINDOW_BYTES, start));
+            let result = Ok((window.size(), start));
             let told = yard.events.send(Event::Opened { request, result }).await;
             // The stream outlives this task's interest in the node's other things.
             drop((yard, sandbox));
@@ -137,8 +142,9 @@ impl Agent {
                 return;
             }
             let closing = outlet.clone();
+            let credit = SendWindow::new(order.window);
             tokio::select! {
-                () = run_tunnel(socket, outlet, inlet, order.window) => {}
+                () = run_tunnel(socket, outlet, inlet, credit, window) => {}
                 () = cut.cancelled() => {
                     let _ = closing.close(teu_protocol::message::StreamEnd::Reset).await;
                 }
