@@ -41,6 +41,10 @@ const USER_BYTES: usize = 256;
 const MEMORY_MIN_BYTES: u64 = 4 << 20;
 /// The kernel's quota granularity.
 const CPU_MIN_MILLIS: u64 = 10;
+/// Linux's default of `kernel.pid_max` on small machines; a node may allow less.
+const PIDS_MAX: u32 = 32_768;
+/// Below this an overlay and its btrfs subvolume hold hardly anything.
+const STORAGE_MIN_BYTES: u64 = 16 << 20;
 const IMAGE_NAME_BYTES: usize = 512;
 /// Volumes of one container: each is a mount of its own.
 const MOUNTS: usize = 32;
@@ -93,6 +97,7 @@ pub(crate) fn process(spec: &ProcessSpec) -> Result<(), Refusal> {
     {
         return Err(bad("a variable's name is not empty and has no `=`"));
     }
+    timeout(spec.timeout_ms)?;
     let plain = |text: &str, most: usize| text.len() <= most && !text.contains('\0');
     if spec
         .user
@@ -113,6 +118,18 @@ pub(crate) fn process(spec: &ProcessSpec) -> Result<(), Refusal> {
     {
         return Err(bad(
             "a working directory is an absolute path of at most 4096 bytes",
+        ));
+    }
+    Ok(())
+}
+
+/// Who wants more wants no timeout.
+const TIMEOUT_MAX_MS: u64 = 366 * 86_400_000;
+
+fn timeout(timeout_ms: Option<u64>) -> Result<(), Refusal> {
+    if timeout_ms.is_some_and(|ms| !(1..=TIMEOUT_MAX_MS).contains(&ms)) {
+        return Err(bad(
+            "a timeout is at least a millisecond and at most 366 days",
         ));
     }
     Ok(())
@@ -195,14 +212,6 @@ fn mounts(mounts: &[VolumeMount]) -> Result<(), Refusal> {
     Ok(())
 }
 
-pub(crate) fn signal(number: u8) -> Result<(), Refusal> {
-    if (1..=64).contains(&number) {
-        Ok(())
-    } else {
-        Err(bad("a signal is a number from 1 to 64"))
-    }
-}
-
 fn words<'a>(
     what: &str,
     most_bytes: usize,
@@ -260,8 +269,21 @@ fn limits(limits: &ResourceLimits) -> Result<(), Refusal> {
     {
         return Err(bad("a container needs at least a hundredth of a core"));
     }
-    if limits.pids == Some(0) {
-        return Err(bad("a container needs at least one process"));
+    if limits
+        .pids
+        .is_some_and(|pids| !(1..=PIDS_MAX).contains(&pids))
+    {
+        return Err(bad(format!(
+            "a container's limit of processes is 1 to {PIDS_MAX}"
+        )));
+    }
+    if limits
+        .storage_bytes
+        .is_some_and(|bytes| !(STORAGE_MIN_BYTES..=1 << 50).contains(&bytes))
+    {
+        return Err(bad(
+            "a container's storage is at least 16 MiB, and not beyond any disk",
+        ));
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ impl Nodes {
 
     /// Adds a node. `false`: the range has no such subnet.
     pub(crate) fn put(&mut self, record: record::Node, range: (std::net::Ipv4Addr, u8)) -> bool {
-        let Some(subnet) = subnet::nth(range, record.subnet) else {
+        let Some(subnet) = subnet::of(range, (record.subnet, record.prefix)) else {
             return false;
         };
         self.by_key.insert(record.key, record.id);
@@ -115,10 +115,13 @@ impl Nodes {
         self.by_id.values()
     }
 
-    /// The lowest subnet that no node has.
-    pub(crate) fn free_subnet(&self, range: (std::net::Ipv4Addr, u8)) -> Option<u16> {
-        let taken: BTreeSet<u16> = self.by_id.values().map(|node| node.record.subnet).collect();
-        (0..subnet::count(range)).find(|number| !taken.contains(number))
+    /// A subnet that no node has; see [`subnet::free`].
+    pub(crate) fn free_subnet(
+        &self,
+        range: (std::net::Ipv4Addr, u8),
+        wanted: u8,
+    ) -> Option<(u16, u8)> {
+        subnet::free(self.by_id.values().map(|node| &node.record), range, wanted)
     }
 
     /// The node's part of the offer changed: sessions are told with the next push.
@@ -173,6 +176,7 @@ impl Node {
             },
             platform: self.platform.clone(),
             subnet: self.subnet,
+            containers_max: u32::try_from(subnet::containers(self.subnet)).unwrap_or(u32::MAX),
             capacity: self.capacity,
             usage: self.usage,
         }

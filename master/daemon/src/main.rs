@@ -2,6 +2,7 @@
 //!
 //! Parses, starts a [`Server`], waits for a signal, shuts down. Next: `server.rs` of the library.
 
+mod oom;
 mod ready;
 
 use std::{
@@ -79,10 +80,15 @@ struct Run {
     /// Serial number of the location's key; clients and nodes must use the same
     #[arg(long, value_name = "N", default_value_t = 1, env = "TEU_MASTER_SERIAL")]
     serial: u64,
-    /// Addresses for containers; each node gets a /24 of it
+    /// Addresses for containers; each node gets a subnet of it
     #[arg(long, value_name = "NET/LEN", default_value = "10.77.0.0/16", value_parser = parse_range,
           env = "TEU_MASTER_RANGE")]
     range: (Ipv4Addr, u8),
+    /// Length in bits of the subnets that nodes get from now on, 16 to 24: a /20 has 4093 addresses, a /24 has 253.
+    /// A node has at most 960 containers
+    #[arg(long = "node-subnet", value_name = "BITS", default_value_t = teu_master_core::subnet::DEFAULT,
+          value_parser = clap::value_parser!(u8).range(16..=24), env = "TEU_MASTER_NODE_SUBNET")]
+    node_prefix: u8,
     /// JSON file of accounts and nodes to enrol at the start
     #[arg(long, value_name = "FILE", env = "TEU_MASTER_BOOTSTRAP")]
     bootstrap: Option<PathBuf>,
@@ -124,6 +130,8 @@ fn main() -> miette::Result<()> {
     #[cfg(feature = "failpoints")]
     let _failpoints = failpoints();
     let cli = Cli::parse();
+    // Whatever whoever starts this has: nothing that is made here can be written by others.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     log::start(true);
     match cli.verb {
         Some(Verb::PublicKey { data } | Verb::Keygen { data }) => print_key(&data.path),
@@ -131,6 +139,9 @@ fn main() -> miette::Result<()> {
             #[cfg(not(feature = "failpoints"))]
             tasks::end_on_panic();
             raise_file_limit();
+            if let Err(error) = oom::protect() {
+                tracing::warn!(%error, "the kernel may kill the master early when memory runs out");
+            }
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build();
@@ -162,6 +173,7 @@ async fn serve(run: Run) -> miette::Result<()> {
     let mut config = Config::new(run.listen, data, fqdn.clone());
     config.serial = run.serial;
     config.range = run.range;
+    config.node_prefix = run.node_prefix;
     config.bootstrap = bootstrap.unwrap_or_default();
     config.admission.connections = run.connections;
     let mut server = Box::pin(Server::start(config))

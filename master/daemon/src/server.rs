@@ -120,7 +120,8 @@ impl Server {
         let layers = config.data.join("layers");
         let cache = LayerCache::open(&layers, tasks.clone(), stop.clone())?;
         let mut restored = store.load()?;
-        store.commit(&config.bootstrap.operations(&restored))?;
+        let enrolled = &config.bootstrap;
+        store.commit(&enrolled.operations(&restored, config.range, config.node_prefix))?;
         restored = store.load()?;
         let lost = cache.reconcile(&mut restored.possessions)?;
         if !lost.is_empty() {
@@ -156,6 +157,7 @@ impl Server {
         let core_config = teu_master_core::Config {
             location: config.fqdn,
             range: config.range,
+            node_prefix: config.node_prefix,
             version: env!("CARGO_PKG_VERSION").into(),
             transfer,
         };

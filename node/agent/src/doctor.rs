@@ -15,7 +15,9 @@ use teu_protocol::{
 use crate::{
     containers::Yard,
     keeper,
+    link::chain,
     scratch::{DEFAULT_STORAGE_BYTES, Scratch},
+    sys::cgroup::{Cgroup, Hierarchies, container_pids},
 };
 
 /// Below this share of the disk, images no longer fit soon.
@@ -30,6 +32,7 @@ pub async fn examine(
     let mut findings = vec![
         kernel(),
         cgroups(),
+        processes(&yard.cgroup_parent),
         program("nft", "the package nftables"),
         disk(yard.data.path()),
     ];
@@ -132,6 +135,36 @@ fn cgroups() -> Finding {
                 message,
                 "mount cgroup2 there; systemd does it",
             )
+        }
+    }
+}
+
+/// What the launcher has set.
+fn processes(cgroup_parent: &str) -> Finding {
+    const SUBJECT: &str = "processes";
+    let bound = Hierarchies::detect()
+        .map_err(|error| error.to_string())
+        .and_then(|all| {
+            let group = Cgroup::named(&all, "", cgroup_parent);
+            group.pids_bound().map_err(|error| chain(&error))
+        });
+    let cure = "give the node the pids controller (`cgroup_disable` in the kernel's command line), and restart it";
+    match bound {
+        Ok(Some(most)) => good(
+            SUBJECT,
+            &format!(
+                "{most} for all containers together, {} for one",
+                container_pids()
+            ),
+        ),
+        Ok(None) => {
+            let message =
+                "containers together have no bound: they can take all of the host's".to_owned();
+            poor(Severity::Warning, SUBJECT, message, cure)
+        }
+        Err(why) => {
+            let message = format!("the bound of all containers together cannot be read: {why}");
+            poor(Severity::Warning, SUBJECT, message, cure)
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Owner: systemd, or `teu dev`. Invariant: the hidden subcommands `launcher` and `unpack` are
 //! dispatched before any thread exists: keepers are forked from the one, the other confines itself.
 
-use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, net::Ipv4Addr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use miette::{IntoDiagnostic, WrapErr, miette};
@@ -12,7 +12,7 @@ use teu_node::{
     agent::{self, AgentConfig, Ended},
     purge,
     state::{DataDir, load_or_make_key},
-    sys::names::InstanceName,
+    sys::{names::InstanceName, oom},
     volumes::pool::PoolChoice,
 };
 use teu_protocol::{ids::PublicKey, noise::LocationIdentity};
@@ -66,6 +66,12 @@ enum Verb {
     },
     /// Destroy everything that a stopped node has left on this machine, its data included.
     Purge {
+        /// Only end and remove what lives: containers, bridge, firewall table, control groups.
+        #[arg(long)]
+        keep_data: bool,
+        /// Where volumes lie: the loop device of that file is given back, the file stays.
+        #[arg(long, value_name = "POOL", default_value_t)]
+        pool: PoolChoice,
         /// Which node.
         #[arg(long, value_name = "NAME", default_value_t)]
         instance: InstanceName,
@@ -78,7 +84,11 @@ enum Verb {
 /// One for the event loop and what it wakes, one for bulk.
 const WORKERS: usize = 2;
 
+/// Whatever whoever starts this has: nothing that is made here can be written by others.
+const UMASK: u32 = 0o022;
+
 fn main() -> ExitCode {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
     match std::env::args_os().nth(1) {
         Some(verb) if verb == "launcher" => return teu_node::launcher::main(),
         Some(verb) if verb == "unpack" => {
@@ -102,9 +112,20 @@ fn perform(verb: Verb) -> miette::Result<()> {
             let key = load_or_make_key(&data).into_diagnostic()?;
             print_line(&key.public().to_string())
         }
-        Verb::Purge { instance, data } => runtime()?
-            .block_on(purge::run(&instance, &data))
-            .into_diagnostic(),
+        Verb::Purge {
+            keep_data,
+            pool,
+            instance,
+            data,
+        } => {
+            let kept = match keep_data {
+                true => purge::Data::Keep,
+                false => purge::Data::Remove { pool },
+            };
+            runtime()?
+                .block_on(purge::run(&instance, &data, &kept))
+                .into_diagnostic()
+        }
         Verb::Run {
             master,
             fqdn,
@@ -133,6 +154,11 @@ fn perform(verb: Verb) -> miette::Result<()> {
                 slots,
             };
             check_root()?;
+            if let Err(error) = oom::protect(oom::DAEMON) {
+                tracing::warn!(
+                    "the kernel may kill the node before containers when memory runs out: {error}"
+                );
+            }
             let runtime = runtime()?;
             while runtime
                 .block_on(agent::run(&config))

@@ -14,7 +14,7 @@ pub use key::load_or_make_key;
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -125,6 +125,9 @@ impl DataDir {
                 .map_err(StateError::io("make", dir))?;
         }
         let root = fs::canonicalize(root).map_err(StateError::io("find", root))?;
+        // One that somebody made before, for everybody.
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700))
+            .map_err(StateError::io("close to others", &root))?;
         Ok(Self { root, scratch })
     }
 
@@ -331,12 +334,15 @@ mod tests {
         data.keep_topology(&topology).unwrap();
         assert_eq!(data.topology().unwrap(), Some(topology));
         let mut accounts = data.accounts().unwrap();
-        let range = accounts.range_of(PublicKey::from_bytes([2; 32])).unwrap();
+        let free = |_| false;
+        let range = accounts
+            .range_of(PublicKey::from_bytes([2; 32]), free)
+            .unwrap();
         data.keep_accounts(&accounts).unwrap();
         let again = data
             .accounts()
             .unwrap()
-            .range_of(PublicKey::from_bytes([2; 32]))
+            .range_of(PublicKey::from_bytes([2; 32]), free)
             .unwrap();
         assert_eq!((again.base, again.is_new), (range.base, false));
         fs::write(data.path().join("topology.mp"), b"\xc1").unwrap();
@@ -365,6 +371,17 @@ mod tests {
             matches!(refused, Err(StateError::NoCopy { .. })),
             "{refused:?}"
         );
+    }
+
+    #[test]
+    fn a_directory_that_was_open_to_everybody_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("node");
+        fs::create_dir(&root).unwrap();
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o777)).unwrap();
+        DataDir::open(&root).unwrap();
+        let mode = fs::metadata(&root).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
     }
 
     #[test]

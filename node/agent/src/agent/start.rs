@@ -14,6 +14,7 @@ use teu_daemon::tasks::{Vital, VitalEnds};
 use teu_link::Dialer;
 use teu_node_core::{
     Input, NodeCore,
+    accounts::UidRanges,
     firewall::{Ipv4Subnet, Pair, SubnetError},
     input::ProcessEnd,
     node::Found,
@@ -40,7 +41,10 @@ use crate::{
     link::{self, LinkUp},
     slots::{NetworkReleaser, SlotsHandle},
     state::{DataDir, StateError, load_or_make_key},
-    sys::net::{Adopted, NetConfig, NetError, NetworkHandle},
+    sys::{
+        net::{Adopted, NetConfig, NetError, NetworkHandle},
+        subid,
+    },
     usage,
     volumes::{
         pool,
@@ -192,6 +196,7 @@ async fn assemble(
 ) -> Result<Agent, AgentError> {
     let cgroup_parent = config.instance.as_str().to_owned();
     let accounts = data.accounts()?;
+    warn_of_shared_ids(&accounts, data.path());
     let found = find(&data, &run_dir, &cgroup_parent).await?;
     data.scratch().sweep(&data.containers());
     data.scratch().keep_growing();
@@ -249,6 +254,23 @@ async fn assemble(
     agent.show_current_trees(listed.is_err()).await;
     agent.input(Input::Volumes(listed.ok().and_then(Result::ok).flatten()));
     Ok(agent)
+}
+
+/// Files are owned by ranges that were given before anybody asked whose they are.
+fn warn_of_shared_ids(accounts: &UidRanges, data: &Path) {
+    for base in accounts.bases() {
+        if let Some(user) = subid::user_of(base) {
+            tracing::warn!(
+                "ids from {base} on are an account's of this node, and in /etc/subuid or /etc/subgid the user {user}'s: \
+                 give that user others, or its processes own the account's files"
+            );
+        }
+        if matches!(subid::claim(base, data), Ok(false)) {
+            tracing::warn!(
+                "ids from {base} on belong to another location of this machine too: purge one of the two and start it anew"
+            );
+        }
+    }
 }
 
 /// A pool that is slower than this (a file system that is checked) comes later.

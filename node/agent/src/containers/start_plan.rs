@@ -17,6 +17,7 @@ use crate::{
         StartPlan, TerminalSize, VolumeMountPlan,
     },
     state::ContainerDir,
+    sys::cgroup::container_pids,
 };
 
 /// Docker's size of `/dev/shm`.
@@ -66,7 +67,11 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
             work: dir.work(),
             read_only: false,
         },
-        process: process_plan(&plan.record.process, plan.tty, plan.stdin),
+        process: ProcessPlan {
+            timeout_ms: plan.timeout_ms,
+            init: plan.init,
+            ..process_plan(&plan.record.process, plan.tty, plan.stdin)
+        },
         files: files.collect(),
         hosts: Vec::new(),
         address: Some(address),
@@ -81,7 +86,10 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
 /// The keeper's plan for a further process.
 #[must_use]
 pub fn exec_plan(plan: &ExecPlan) -> keeper::ExecPlan {
-    let process = process_plan(&plan.process, plan.tty, plan.stdin);
+    let process = ProcessPlan {
+        timeout_ms: plan.timeout_ms,
+        ..process_plan(&plan.process, plan.tty, plan.stdin)
+    };
     keeper::ExecPlan {
         id: plan.id,
         process,
@@ -103,6 +111,8 @@ fn process_plan(process: &ProcessRecord, tty: Option<TermSize>, stdin: bool) -> 
             columns: size.cols,
         }),
         open_stdin: stdin,
+        timeout_ms: None,
+        init: false,
     }
 }
 
@@ -112,7 +122,7 @@ fn limits(limits: &ResourceLimits) -> Limits {
         cpu_millis: limits
             .cpu_millis
             .map(|millis| u32::try_from(millis).unwrap_or(u32::MAX)),
-        pids: limits.pids.unwrap_or(DEFAULT_PIDS),
+        pids: limits.pids.unwrap_or(DEFAULT_PIDS.min(container_pids())),
         io: Vec::new(),
     }
 }

@@ -98,6 +98,12 @@ pub struct ProcessPlan {
     pub tty: Option<TerminalSize>,
     /// Whether stdin is a pipe that [`stdin`](super::KeeperLink::stdin) feeds, or `/dev/null`.
     pub open_stdin: bool,
+    /// From its start until it is killed, with all that it started.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// For a first process: an init of ours is the first one, in front of the program.
+    #[serde(default)]
+    pub init: bool,
 }
 
 impl fmt::Debug for ProcessPlan {
@@ -184,8 +190,8 @@ pub struct Limits {
     pub io: Vec<IoLimit>,
 }
 
-/// Enough for any server, far too few for a fork bomb to hurt.
-pub const DEFAULT_PIDS: u32 = 4096;
+/// Enough for any server; on the smallest node (24,576 for all) two dozen fork bombs leave the host its own.
+pub const DEFAULT_PIDS: u32 = 1_024;
 
 impl Default for Limits {
     fn default() -> Self {

@@ -11,6 +11,7 @@ pub mod fork;
 pub mod fs_user;
 pub mod holders;
 pub mod idmap;
+pub mod init;
 pub mod mount_ns;
 pub mod mount_table;
 pub mod names;
@@ -20,8 +21,10 @@ pub mod netns;
 #[cfg(feature = "zfs-core")]
 pub mod nvlist;
 pub mod oci;
+pub mod oom;
 pub mod open_in_root;
 pub mod pty;
 pub mod rootfs;
 pub mod seccomp;
 pub mod seqpacket;
+pub mod subid;

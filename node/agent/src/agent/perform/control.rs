@@ -10,23 +10,22 @@ use teu_node_core::{
 };
 use teu_protocol::{
     ids::{ContainerId, ProcessId, PublicKey, RequestId},
-    message::{NodeReplyBody, Refusal, RefusalCode, TermSize},
+    image_config::signal::Signal,
+    message::{NodeReplyBody, Refusal, TermSize},
 };
 
 use super::prepare;
 use crate::{
     agent::{Agent, Event},
-    containers::{Entry, exec_plan, refuse_internal, refuse_start},
-    keeper::{KeeperLink, LOG_DIR, SignalScope, StartError},
+    containers::{Entry, exec_plan, refuse_internal, refuse_running},
+    keeper::{KeeperLink, LOG_DIR, LinkError, SignalScope, StartError},
     link::chain,
     state::StateError,
-    sys::names::SlotName,
+    sys::{names::SlotName, subid},
 };
 
-const SIGKILL: u8 = 9;
-
 fn no_sandbox() -> Refusal {
-    Refusal::new(RefusalCode::WrongState, "the container is not running")
+    refuse_running(&StartError::Link(LinkError::Gone))
 }
 
 impl Agent {
@@ -62,7 +61,9 @@ impl Agent {
         let what = "the account gets no range of user ids on this node";
         let range = self
             .accounts
-            .range_of(account)
+            .range_of(account, |base| {
+                is_somebody_elses(base, self.yard.data.path())
+            })
             .map_err(|error| refuse_internal(what, &error))?;
         if range.is_new {
             let kept = self.yard.data.keep_accounts(&self.accounts);
@@ -128,7 +129,7 @@ impl Agent {
         let asked = self.keeper(&container).map(ask);
         tokio::spawn(async move {
             let result = match asked {
-                Some(asked) => asked.await.map_err(|error| refuse_start(&error)),
+                Some(asked) => asked.await.map_err(|error| refuse_running(&error)),
                 None => Err(no_sandbox()),
             };
             if let Some(request) = request {
@@ -145,16 +146,16 @@ impl Agent {
         request: Option<RequestId>,
         container: ContainerId,
         process: ProcessId,
-        signal: u8,
+        signal: Signal,
     ) {
         // A killed process takes along what it forked; other signals are its own business.
-        let scope = if signal == SIGKILL {
+        let scope = if signal == Signal::KILL {
             SignalScope::Group
         } else {
             SignalScope::Leader
         };
         self.ask_keeper(request, container, |keeper| async move {
-            keeper.signal(process, i32::from(signal), scope).await
+            keeper.signal(process, signal, scope).await
         });
     }
 
@@ -181,7 +182,7 @@ impl Agent {
             let result = match keeper {
                 Some(keeper) => match keeper.exec(exec_plan(&plan)).await {
                     Ok(_) => Ok(()),
-                    Err(error) => Err(refuse_start(&error)),
+                    Err(error) => Err(refuse_running(&error)),
                 },
                 None => Err(no_sandbox()),
             };
@@ -269,4 +270,20 @@ fn remove_logs(logs: &Path, process: ProcessId) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
+}
+
+/// Whether ids from `base` on are a user's of the machine, or another location's; else they are claimed.
+fn is_somebody_elses(base: u32, data: &Path) -> bool {
+    if let Some(user) = subid::user_of(base) {
+        tracing::info!(
+            base,
+            user,
+            "these ids are a user's of this machine; the next are taken"
+        );
+        return true;
+    }
+    subid::claim(base, data).map(|ours| !ours).unwrap_or_else(|error| {
+        tracing::warn!(base, %error, "it cannot be told whether another location has these ids");
+        false
+    })
 }

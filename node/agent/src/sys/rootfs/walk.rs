@@ -251,7 +251,7 @@ impl Root {
         if !reserved {
             return Ok(());
         }
-        let text = "nothing can be made in /proc, /sys and /dev; choose another path";
+        let text = "nothing can be made in /proc, /sys and /dev";
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 }
