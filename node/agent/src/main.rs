@@ -3,7 +3,7 @@
 //! Owner: systemd, or `teu dev`. Invariant: the hidden subcommands `launcher` and `unpack` are
 //! dispatched before any thread exists: keepers are forked from the one, the other confines itself.
 
-use std::{io::IsTerminal as _, net::Ipv4Addr, path::PathBuf, process::ExitCode};
+use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use miette::{IntoDiagnostic, WrapErr, miette};
