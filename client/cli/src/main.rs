@@ -13,6 +13,7 @@ mod signals;
 mod stdio;
 mod terminal;
 mod verbs;
+mod waiting;
 
 use std::process::ExitCode;
 

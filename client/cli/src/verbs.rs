@@ -31,6 +31,7 @@ use crate::{
     args::{Cli, Globals, Verb},
     dev,
     failure::{Failure, Usage},
+    waiting,
 };
 
 /// Containers that one command works on at once: many stops cost one grace, and no master is flooded.
@@ -82,7 +83,17 @@ async fn connect(globals: &Globals, verb: &str) -> Result<Location, Failure> {
     if let Some(location) = &globals.location {
         builder = builder.location(location);
     }
-    Ok(builder.connect().await?)
+    let connecting = builder.connect();
+    tokio::pin!(connecting);
+    let location = match tokio::time::timeout(waiting::TOLD_AFTER, &mut connecting).await {
+        Ok(connected) => connected?,
+        Err(_) => {
+            waiting::say("still connecting to the location; Ctrl-C gives up");
+            connecting.await?
+        }
+    };
+    tokio::spawn(waiting::watch(location.link_state()));
+    Ok(location)
 }
 
 /// The container of that name or id.

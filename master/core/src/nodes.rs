@@ -27,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) record: record::Node,
     pub(crate) subnet: (std::net::Ipv4Addr, u8),
     pub(crate) link: Link,
+    /// When its link was lost last (or the master started); by the core's clock.
+    pub(crate) lost_at_ms: u64,
     /// It has reported since the master started (what follows is known).
     pub(crate) seen: bool,
     pub(crate) platform: String,
@@ -82,6 +84,7 @@ impl Nodes {
             record,
             subnet,
             link: Link::Down,
+            lost_at_ms: 0,
             seen: false,
             platform: String::new(),
             version: String::new(),
@@ -155,6 +158,11 @@ impl Node {
 
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.link, Link::Up(_))
+    }
+
+    /// It is not up, and was a moment ago.
+    pub(crate) fn may_come_back(&self, now_ms: u64) -> bool {
+        !self.is_up() && now_ms < self.lost_at_ms + limits::NODE_GRACE_MS
     }
 
     pub(crate) fn offer(&self) -> NodeOffer {

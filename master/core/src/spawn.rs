@@ -184,7 +184,17 @@ impl Core {
         if candidates.is_empty() && !self.is_settled() {
             return Err(refusals::settling());
         }
-        placement::choose(&candidates, wanted)
+        placement::choose(&candidates, wanted).map_err(|refusal| self.until_back(asked, refusal))
+    }
+
+    /// A node whose agent restarts may take what no other can: then the refusal is one that passes.
+    pub(crate) fn until_back(&self, asked: Option<NodeId>, refusal: Refusal) -> Refusal {
+        let now = self.clock();
+        let mut away = self.nodes.iter().filter(|node| node.may_come_back(now));
+        match away.next() {
+            Some(node) if asked.is_none() => refusals::node_may_come_back(node.name(), &refusal),
+            _ => refusal,
+        }
     }
 
     fn candidate<'a>(

@@ -14,6 +14,9 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use miette::{Context as _, IntoDiagnostic as _, miette};
 use rustix::process::{Resource, getrlimit, setrlimit};
+use teu_daemon::log;
+#[cfg(not(feature = "failpoints"))]
+use teu_daemon::tasks;
 use teu_master::{AdmissionLimits, Bootstrap, Config, Server, load_or_create_key};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -96,10 +99,6 @@ struct Run {
     #[arg(long, value_name = "N", default_value_t = AdmissionLimits::default().connections,
           env = "TEU_MASTER_CONNECTIONS")]
     connections: usize,
-    /// Connections at once from one address
-    #[arg(long, value_name = "N", default_value_t = AdmissionLimits::default().per_address,
-          env = "TEU_MASTER_CONNECTIONS_PER_ADDRESS")]
-    connections_per_address: usize,
 }
 
 fn parse_range(text: &str) -> Result<(Ipv4Addr, u8), String> {
@@ -119,7 +118,7 @@ fn parse_range(text: &str) -> Result<(Ipv4Addr, u8), String> {
 fn failpoints() -> fail::FailScenario<'static> {
     use rustix::process::{Signal, getpid, kill_process};
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("{panic}");
+        log::say(format_args!("{panic}"));
         let _ = kill_process(getpid(), Signal::KILL);
         std::process::abort();
     }));
@@ -133,15 +132,12 @@ fn main() -> miette::Result<()> {
     let cli = Cli::parse();
     // Whatever whoever starts this has: nothing that is made here can be written by others.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TEU_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    log::start(true);
     match cli.verb {
         Some(Verb::PublicKey { data } | Verb::Keygen { data }) => print_key(&data.path),
         None => {
+            #[cfg(not(feature = "failpoints"))]
+            tasks::end_on_panic();
             raise_file_limit();
             if let Err(error) = oom::protect() {
                 tracing::warn!(%error, "the kernel may kill the master early when memory runs out");
@@ -180,7 +176,6 @@ async fn serve(run: Run) -> miette::Result<()> {
     config.node_prefix = run.node_prefix;
     config.bootstrap = bootstrap.unwrap_or_default();
     config.admission.connections = run.connections;
-    config.admission.per_address = run.connections_per_address;
     let mut server = Box::pin(Server::start(config))
         .await
         .into_diagnostic()
@@ -208,7 +203,10 @@ fn tell_ready(server: &Server, fqdn: &str, file: Option<&Path>) -> miette::Resul
         tracing::warn!(%error, "systemd could not be told");
     }
     tracing::info!(%address, %fqdn, "ready");
-    say(&format!("ready {address} {fqdn} {key}"))
+    if let Err(error) = say(&format!("ready {address} {fqdn} {key}")) {
+        tracing::warn!("standard output cannot be written: {error}");
+    }
+    Ok(())
 }
 
 /// A connection is a file: the soft limit is often 1024.

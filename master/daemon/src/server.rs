@@ -15,6 +15,7 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
+use teu_daemon::tasks::{Ended, Vital, VitalEnds};
 use teu_master_core::{Core, TransferSecret};
 use teu_protocol::{
     ids::PublicKey,
@@ -29,11 +30,13 @@ use crate::{
     broker::{self, Broker},
     clock::Clock,
     config::Config,
+    connection::spares::ReadBuffers,
     gate::{Gate, GateError},
     house::House,
     identity::{self, IdentityError},
+    inflow::Inflow,
     layers::{LayerCache, LayerCacheError, Transfers},
-    listener,
+    listener, memory,
     random::RandomError,
     store::{RedbStore, Store, StoreError},
 };
@@ -85,6 +88,18 @@ pub struct Server {
     stop: CancellationToken,
     abort: CancellationToken,
     broker: JoinHandle<Result<(), StoreError>>,
+    ends: VitalEnds,
+}
+
+/// Why the master cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// The store cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A part of the master has ended.
+    #[error(transparent)]
+    Task(#[from] Ended),
 }
 
 impl Server {
@@ -132,6 +147,8 @@ impl Server {
             admission,
             broker: handle.clone(),
             budget: Arc::new(AtomicUsize::new(0)),
+            inflow: Inflow::new(),
+            read_buffers: ReadBuffers::default(),
             clock,
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -155,7 +172,10 @@ impl Server {
             peers: HashMap::new(),
         };
         let broker = tokio::spawn(broker.run(inbox, stop.clone()));
-        tasks.spawn(listener::run(listener, Arc::new(house)));
+        let (vital, ends) = Vital::new();
+        let house = Arc::new(house);
+        tasks.spawn(vital.watch("memory", memory::run(Arc::clone(&house))));
+        tasks.spawn(vital.watch("listener", listener::run(listener, house)));
         Ok(Self {
             local_addr,
             public_key,
@@ -163,6 +183,7 @@ impl Server {
             stop,
             abort,
             broker,
+            ends,
         })
     }
 
@@ -181,11 +202,12 @@ impl Server {
     /// Waits until the master cannot go on.
     ///
     /// # Errors
-    /// [`StoreError`]: the store cannot be written.
-    pub async fn failed(&mut self) -> Result<(), StoreError> {
-        (&mut self.broker)
-            .await
-            .unwrap_or(Err(StoreError::Panicked))
+    /// [`Failed`]: the store cannot be written, or a task ended.
+    pub async fn failed(&mut self) -> Result<(), Failed> {
+        tokio::select! {
+            outcome = &mut self.broker => Ok(outcome.unwrap_or(Err(StoreError::Panicked))?),
+            ended = self.ends.next() => Err(ended.into()),
+        }
     }
 
     /// Tells every peer, flushes, ends all tasks. Containers go on.

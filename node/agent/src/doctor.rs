@@ -55,6 +55,7 @@ pub async fn examine(
         }
     }));
     findings.push(leftovers(yard, stuck));
+    findings.extend(yard.data.damaged().iter().map(|path| damaged(path)));
     let layers = yard.layers.usage();
     let message = format!("{} layers in {} MiB", layers.layers, layers.bytes >> 20);
     findings.push(good("layers", &message));
@@ -202,6 +203,13 @@ fn disk(data: &Path) -> Finding {
     } else {
         good("disk", &message)
     }
+}
+
+fn damaged(path: &Path) -> Finding {
+    let message = format!("the record {} was damaged and is set aside", path.display());
+    let cure =
+        "check the disk; remove the file (of a container: its directory) when it is not needed";
+    poor(Severity::Warning, "records", message, cure)
 }
 
 /// Where containers write.

@@ -7,6 +7,7 @@ use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use miette::{IntoDiagnostic, WrapErr, miette};
+use teu_daemon::log;
 use teu_node::{
     agent::{self, AgentConfig, Ended},
     purge,
@@ -92,7 +93,7 @@ fn main() -> ExitCode {
     match perform(Cli::parse().verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(report) => {
-            eprintln!("{report:?}");
+            log::say(format_args!("{report:?}"));
             ExitCode::FAILURE
         }
     }
@@ -119,9 +120,11 @@ fn perform(verb: Verb) -> miette::Result<()> {
             pool,
             slots,
         } => {
-            start_log();
+            log::start(false);
             #[cfg(feature = "failpoints")]
             let _failpoints = failpoints();
+            #[cfg(not(feature = "failpoints"))]
+            teu_daemon::tasks::end_on_panic();
             let location = LocationIdentity::new(&fqdn, master_key, serial).into_diagnostic()?;
             let name = name.unwrap_or_else(host_name);
             let config = AgentConfig {
@@ -158,7 +161,7 @@ fn perform(verb: Verb) -> miette::Result<()> {
 fn failpoints() -> fail::FailScenario<'static> {
     use rustix::process::{Signal, getpid, kill_process};
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("{panic}");
+        log::say(format_args!("{panic}"));
         let _ = kill_process(getpid(), Signal::KILL);
         std::process::abort();
     }));
@@ -184,16 +187,6 @@ fn check_root() -> miette::Result<()> {
             "teu-node must run as root: it makes namespaces, cgroups and firewall rules"
         ))
     }
-}
-
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TEU_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
 }
 
 fn host_name() -> String {

@@ -42,7 +42,7 @@ fn print(location: &Location, listing: Listing, watch: bool) -> Result<(), Failu
         (true, _) => nodes
             .iter()
             .try_for_each(|node| output::line(&node.id.to_string())),
-        (false, Format::Json) if watch => output::line(&serde_json::to_string(&nodes)?),
+        (false, Format::Json) if watch => output::json_line(&nodes),
         (false, Format::Json) => output::json(&nodes),
         (false, Format::Table) => {
             let header = [

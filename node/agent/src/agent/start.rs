@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use teu_daemon::tasks::{Vital, VitalEnds};
 use teu_link::Dialer;
 use teu_node_core::{
     Input, NodeCore,
@@ -69,6 +70,9 @@ pub enum AgentError {
     /// The master gave addresses that are none.
     #[error("the location gave this node unusable addresses")]
     Subnet(#[from] SubnetError),
+    /// A part of the agent has ended.
+    #[error(transparent)]
+    Task(#[from] teu_daemon::tasks::Ended),
     /// A directory, a signal handler.
     #[error("cannot {action}")]
     Io {
@@ -102,12 +106,14 @@ pub async fn run(config: &AgentConfig) -> Result<Ended, AgentError> {
     let key = load_or_make_key(&data)?;
     let (events_out, mut events) = mpsc::channel(EVENTS);
     let dialer = Dialer::new(config.master.clone(), config.location.clone(), key);
-    let link_task = tokio::spawn(link::run(dialer, config.name.clone(), events_out.clone()));
-    let stop_task = tokio::spawn(stop_on_signal(events_out.clone()));
+    let (vital, ends) = Vital::new();
+    let link = link::run(dialer, config.name.clone(), events_out.clone());
+    let link_task = tokio::spawn(vital.watch("link to the master", link));
+    let stop_task = tokio::spawn(stop_on_signal(ends, events_out.clone()));
     let outcome = async {
         let (topology, mut early) = match data.topology()? {
             Some(topology) => (topology, None),
-            None => match first_topology(&mut events).await {
+            None => match first_topology(&mut events).await? {
                 Some(up) => {
                     data.keep_topology(&up.topology)?;
                     (up.topology.clone(), Some(up))
@@ -121,7 +127,7 @@ pub async fn run(config: &AgentConfig) -> Result<Ended, AgentError> {
         {
             return Ok(ended);
         }
-        Ok(agent.run(events).await)
+        agent.run(events).await
     }
     .await;
     link_task.abort();
@@ -150,26 +156,32 @@ fn make_run_dir(run_dir: &Path) -> Result<(), AgentError> {
     })
 }
 
-async fn stop_on_signal(events: mpsc::Sender<Event>) {
+/// Waits for a signal, or for the end of a task without which the agent is not whole.
+async fn stop_on_signal(mut ends: VitalEnds, events: mpsc::Sender<Event>) {
     let (Ok(mut term), Ok(mut int)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
     ) else {
+        tracing::error!("signals cannot be received");
         return;
     };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    let _ = events.send(Event::Stop).await;
+    let event = tokio::select! {
+        _ = term.recv() => Event::Stop,
+        _ = int.recv() => Event::Stop,
+        ended = ends.next() => Event::Failed(ended),
+    };
+    let _ = events.send(event).await;
 }
 
 /// A node that was never connected does not know its addresses yet.
-async fn first_topology(events: &mut mpsc::Receiver<Event>) -> Option<Box<LinkUp>> {
+async fn first_topology(
+    events: &mut mpsc::Receiver<Event>,
+) -> Result<Option<Box<LinkUp>>, AgentError> {
     loop {
         match events.recv().await {
-            Some(Event::LinkUp(up)) => return Some(up),
-            None | Some(Event::Stop) => return None,
+            Some(Event::LinkUp(up)) => return Ok(Some(up)),
+            None | Some(Event::Stop) => return Ok(None),
+            Some(Event::Failed(ended)) => return Err(ended.into()),
             Some(_) => {}
         }
     }
@@ -228,6 +240,7 @@ async fn assemble(
         link,
         outbox: None,
         starts: HashMap::new(),
+        records: super::records::Records::default(),
         capacity,
         measured,
         told: measured,
