@@ -138,8 +138,7 @@ fn holders(superblock: u64) -> io::Result<BTreeMap<u64, MountHolder>> {
         let name: String = name.chars().filter(|one| one.is_ascii_graphic()).collect();
         // A keeper of an earlier version has another program of the same name.
         let is_ours = name == PROGRAM
-            || fs::metadata(process.join("exe"))
-                .is_ok_and(|exe| (exe.dev(), exe.ino()) == program);
+            || fs::metadata(process.join("exe")).is_ok_and(|exe| (exe.dev(), exe.ino()) == program);
         let holder = MountHolder { pid, name, is_ours };
         match found.get(&namespace) {
             Some(known) if !known.is_ours || is_ours => {}
