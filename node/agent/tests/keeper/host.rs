@@ -11,12 +11,6 @@ fn read(pid: i32, file: &str) -> String {
     fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap()
 }
 
-fn parent(pid: i32) -> i32 {
-    let status = read(pid, "status");
-    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-    line.unwrap().trim().parse().unwrap()
-}
-
 /// A mount of the host's, made before there was a launcher.
 struct HostsMount(tempfile::TempDir);
 
@@ -39,7 +33,8 @@ async fn a_keeper_holds_no_mount_of_the_hosts_and_dies_after_its_container() {
     let hosts = HostsMount::new();
     let rig = Rig::new().await;
     let boxed = rig.run("host", "sleep 1000").await;
-    let keeper = parent(boxed.pid);
+    let keeper = boxed.link.pid();
+    assert_eq!(read(keeper, "oom_score_adj").trim(), "-900");
     let point = hosts.0.path().to_str().unwrap();
     assert!(
         read(
@@ -51,7 +46,6 @@ async fn a_keeper_holds_no_mount_of_the_hosts_and_dies_after_its_container() {
     for pid in [keeper, boxed.pid] {
         assert!(!read(pid, "mountinfo").contains(point), "{pid} holds it");
     }
-    assert_eq!(read(keeper, "oom_score_adj").trim(), "-900");
     assert_eq!(read(boxed.pid, "oom_score_adj").trim(), "0");
     let all = Cgroup::named(&Hierarchies::detect().unwrap(), "", &rig.parent);
     assert_eq!(all.pids_bound().unwrap(), Some(node_pids()));
