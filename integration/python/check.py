@@ -42,7 +42,7 @@ class World:
         return self
 
     def __exit__(self, *_):
-        subprocess.run([self.teu, "dev", "--purge", *self.options], env=self.environment, check=False)
+        subprocess.run([self.teu, "dev", "--purge", "--yes", *self.options], env=self.environment, check=False)
         self.directory.cleanup()
 
     def client(self, **options):

@@ -107,7 +107,7 @@ impl World {
 
     fn is_up(&self) -> bool {
         let up = self.teu(["resources", "--format", "json"]);
-        String::from_utf8_lossy(&up.stdout).contains("\"Up\"")
+        String::from_utf8_lossy(&up.stdout).contains("\"up\"")
     }
 
     /// Waits until it takes containers again.
@@ -266,7 +266,7 @@ impl World {
 impl World {
     /// Stops the location and removes its data, as `teu dev --purge` does.
     pub fn purge(&self) {
-        let mut purge = self.command(["dev", "--purge"]);
+        let mut purge = self.command(["dev", "--purge", "--yes"]);
         purge.args(options(
             self.directory.path(),
             &self.instance,
@@ -287,7 +287,7 @@ impl Drop for World {
         if std::thread::panicking() {
             eprintln!("the location's log:\n{}", self.log());
         }
-        let mut purge = self.command(["dev", "--purge"]);
+        let mut purge = self.command(["dev", "--purge", "--yes"]);
         purge.args(options(
             self.directory.path(),
             &self.instance,

@@ -6,6 +6,7 @@
 //! Start at [`message`] for what can be said, [`noise`] for how it is sealed,
 //! [`zmtp`] for how it is framed.
 
+pub mod flow;
 pub mod header;
 pub mod heartbeat;
 pub mod ids;

@@ -82,6 +82,7 @@ impl Failure {
                 _ => 125,
             },
             Self::Declined => 1,
+            Self::Dev(error) if error.is_failed_start() => 1,
             _ => 125,
         }
     }
@@ -123,7 +124,13 @@ fn is_broken_pipe(failure: &Failure) -> bool {
 
 /// Tells of a command line that does not parse (or prints the help that was asked for).
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
+    let arguments: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    match crate::docker::answer(error, &arguments) {
+        Some(answer) => crate::output::note(&format!("teu: {answer}")),
+        None => drop(error.print()),
+    }
     if error.use_stderr() {
         ExitCode::from(125)
     } else {

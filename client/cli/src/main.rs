@@ -4,8 +4,11 @@
 //! arguments and its doing. Data goes to stdout, everything else to stderr.
 
 mod args;
+mod consent;
 mod dev;
+mod docker;
 mod failure;
+mod json;
 mod output;
 mod progress;
 mod published;

@@ -50,6 +50,15 @@ fn escaped(json: &str) -> String {
     text
 }
 
+/// As a shell takes it: a path or name that it would take apart is put into quotes.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Prints a value as indented JSON.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
     line(&escaped(&serde_json::to_string_pretty(value)?))
@@ -83,6 +92,12 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failu
 /// A note for the person, on stderr.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{}", harmless(text));
+}
+
+/// A number and what is counted: `1 container`, `2 containers`.
+pub(crate) fn count(count: usize, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{s}")
 }
 
 /// Bytes as people read them: powers of 1024, three digits.
@@ -144,6 +159,28 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);
         assert_eq!(harmless(&json), json);
+    }
+
+    #[test]
+    fn a_shell_reads_what_was_quoted() {
+        for word in [
+            "/var/lib/teu",
+            "a b",
+            "it's",
+            "$HOME",
+            "",
+            "a;b",
+            "é",
+            "~x",
+            "a\nb",
+        ] {
+            let said = std::process::Command::new("sh")
+                .args(["-c", &format!("printf %s {}", quoted(word))])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8_lossy(&said.stdout), word);
+        }
+        assert_eq!(quoted("/var/lib/teu"), "/var/lib/teu");
     }
 
     #[test]

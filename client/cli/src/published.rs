@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
     str::FromStr,
@@ -21,10 +21,10 @@ use tokio::{
 
 use crate::{args::Globals, failure::Failure};
 
-/// `[[IP:]LOCAL:]CONTAINER`; without LOCAL, any free port.
+/// `[[IP:]LOCAL:]CONTAINER`; without LOCAL, any free port; without IP, both addresses of `localhost`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PortSpec {
-    ip: IpAddr,
+    ip: Option<IpAddr>,
     local: u16,
     pub(crate) container: u16,
 }
@@ -32,7 +32,17 @@ pub(crate) struct PortSpec {
 impl PortSpec {
     /// Where to listen. On this machine only, unless told.
     pub(crate) const fn listen_address(&self) -> SocketAddr {
-        SocketAddr::new(self.ip, self.local)
+        let ip = match self.ip {
+            Some(ip) => ip,
+            None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        SocketAddr::new(ip, self.local)
+    }
+
+    /// The other address of `localhost`, which many clients try first; `port` is that of the first.
+    fn beside(&self, port: u16) -> Option<SocketAddr> {
+        let also = self.ip.is_none() && port != 0;
+        also.then(|| SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port))
     }
 
     /// Whether the system chooses the local port.
@@ -41,7 +51,11 @@ impl PortSpec {
     }
 
     fn to_argument(self) -> String {
-        format!("{}:{}", self.listen_address(), self.container)
+        match (self.ip, self.local) {
+            (Some(_), _) => format!("{}:{}", self.listen_address(), self.container),
+            (None, 0) => self.container.to_string(),
+            (None, local) => format!("{local}:{}", self.container),
+        }
     }
 }
 
@@ -61,19 +75,18 @@ impl FromStr for PortSpec {
             return Err("port 0 of a container cannot be reached".to_owned());
         }
         let (ip, local) = match before {
-            None => (Ipv4Addr::LOCALHOST.into(), 0),
+            None => (None, 0),
             Some(before) => match before.rsplit_once(':') {
                 Some((ip, local)) => {
                     let ip = ip.trim_start_matches('[').trim_end_matches(']');
                     let ip = ip
                         .parse()
                         .map_err(|_| format!("`{ip}` is not an IP address"))?;
-                    (ip, local.parse().map_err(|_| EXPECTED)?)
+                    // As Docker has it: `127.0.0.1::80` is any port of that address.
+                    let local = if local.is_empty() { "0" } else { local };
+                    (Some(ip), local.parse().map_err(|_| EXPECTED)?)
                 }
-                None => (
-                    Ipv4Addr::LOCALHOST.into(),
-                    before.parse().map_err(|_| EXPECTED)?,
-                ),
+                None => (None, before.parse().map_err(|_| EXPECTED)?),
             },
         };
         Ok(Self {
@@ -84,13 +97,50 @@ impl FromStr for PortSpec {
     }
 }
 
+/// Listeners for one port of a container.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    /// The one that people are told of.
+    pub(crate) tunnel: Tunnel,
+    _beside: Option<Tunnel>,
+}
+
 /// Listens for a container's port.
-pub(crate) async fn listen(container: &Container, port: &PortSpec) -> Result<Tunnel, Failure> {
-    let address = port.listen_address();
-    match container.tunnel_at(address, port.container).await {
+pub(crate) async fn listen(container: &Container, port: &PortSpec) -> Result<Listening, Failure> {
+    let tunnel = listen_at(container, port.listen_address(), port.container).await?;
+    let beside = match port.beside(tunnel.local_addr().port()) {
+        None => None,
+        Some(address) => match listen_at(container, address, port.container).await {
+            Ok(tunnel) => Some(tunnel),
+            Err(failure) if port.is_any() || has_no_ipv6(&failure) => None,
+            Err(failure) => return Err(failure),
+        },
+    };
+    Ok(Listening {
+        tunnel,
+        _beside: beside,
+    })
+}
+
+async fn listen_at(
+    container: &Container,
+    address: SocketAddr,
+    port: u16,
+) -> Result<Tunnel, Failure> {
+    match container.tunnel_at(address, port).await {
         Err(teu::Error::Io { source, .. }) => Err(cannot_listen(address, source)),
         listening => Ok(listening?),
     }
+}
+
+/// Whether the address is none of this machine's, as `::1` is without IPv6.
+fn has_no_ipv6(failure: &Failure) -> bool {
+    matches!(failure, Failure::Listen { source, .. } if no_such_address(source))
+}
+
+fn no_such_address(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
 /// Says now that a port is taken, not when the container is there.
@@ -99,6 +149,13 @@ pub(crate) fn check(ports: &[PortSpec]) -> Result<(), Failure> {
     for port in ports {
         let address = port.listen_address();
         held.push(TcpListener::bind(address).map_err(|source| cannot_listen(address, source))?);
+        if let Some(beside) = port.beside(port.local) {
+            match TcpListener::bind(beside) {
+                Ok(listener) => held.push(listener),
+                Err(error) if no_such_address(&error) => {}
+                Err(error) => return Err(cannot_listen(beside, error)),
+            }
+        }
     }
     Ok(())
 }
@@ -134,13 +191,13 @@ impl Record {
     pub(crate) fn write(
         globals: &Globals,
         container: ContainerId,
-        tunnels: &[(Tunnel, u16)],
+        tunnels: &[(Listening, u16)],
     ) -> Result<Self, Failure> {
         let published: Vec<Published> = tunnels
             .iter()
-            .map(|(tunnel, port)| Published {
+            .map(|(listening, port)| Published {
                 container,
-                local: tunnel.local_addr(),
+                local: listening.tunnel.local_addr(),
                 port: *port,
             })
             .collect();
@@ -257,14 +314,42 @@ mod tests {
         assert_eq!(parsed("8080:80/tcp"), ("127.0.0.1:8080".into(), 80));
         assert_eq!(parsed("0.0.0.0:8080:80"), ("0.0.0.0:8080".into(), 80));
         assert_eq!(parsed("[::1]:8080:80"), ("[::1]:8080".into(), 80));
+        assert_eq!(parsed("127.0.0.1::80"), ("127.0.0.1:0".into(), 80));
         for bad in ["", "x", "8080:", ":80", "70000:80", "8080:0", "a:1:2"] {
             assert!(bad.parse::<PortSpec>().is_err(), "{bad}");
         }
     }
 
     #[test]
+    fn both_addresses_of_localhost_are_listened_on_unless_one_is_named() {
+        let beside = |text: &str| {
+            let port: PortSpec = text.parse().unwrap();
+            port.beside(port.local).map(|address| address.to_string())
+        };
+        assert_eq!(beside("8080:80").as_deref(), Some("[::1]:8080"));
+        assert_eq!(beside("127.0.0.1:8080:80"), None);
+        assert_eq!(beside("0.0.0.0:8080:80"), None);
+        let any: PortSpec = "80".parse().unwrap();
+        assert_eq!(any.beside(4321).unwrap().to_string(), "[::1]:4321");
+    }
+
+    #[test]
+    fn a_port_that_is_taken_on_the_other_address_of_localhost_is_refused() {
+        let Ok(somebody) = TcpListener::bind("[::1]:0") else {
+            return;
+        };
+        let port = somebody.local_addr().unwrap().port();
+        let wanted: PortSpec = format!("{port}:80").parse().unwrap();
+        let refused = check(&[wanted]).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("cannot listen at [::1]:{port}")
+        );
+    }
+
+    #[test]
     fn a_port_survives_being_an_argument() {
-        for text in ["8080:80", "0.0.0.0:1:2", "[::1]:3:4"] {
+        for text in ["80", "8080:80", "0.0.0.0:1:2", "[::1]:3:4"] {
             let port: PortSpec = text.parse().unwrap();
             assert_eq!(port.to_argument().parse(), Ok(port));
         }

@@ -7,13 +7,23 @@ use tokio::{
     sync::watch,
 };
 
+/// The exit code after Ctrl-C (docs/errors.md).
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Which signal came, and how many came so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Seen {
-    /// The newest signal's number.
-    pub(crate) signal: u8,
+    /// The newest; `None` before the first.
+    pub(crate) signal: Option<teu::Signal>,
     /// How many came.
     pub(crate) count: u32,
+}
+
+impl Seen {
+    /// Whether a person has pressed Ctrl-C for the first time, and may wonder whether that did anything.
+    pub(crate) fn is_first_interrupt(self) -> bool {
+        self.count == 1 && self.signal == 2
+    }
 }
 
 /// Listens for SIGINT, SIGTERM and SIGHUP from now on.
@@ -31,15 +41,15 @@ impl Interrupts {
         let (sender, receiver) = watch::channel(Seen::default());
         tokio::spawn(async move {
             loop {
-                let number = tokio::select! {
-                    _ = interrupt.recv() => 2,
-                    _ = terminate.recv() => 15,
-                    _ = hangup.recv() => 1,
+                let signal = tokio::select! {
+                    _ = interrupt.recv() => teu::Signal::INT,
+                    _ = terminate.recv() => teu::Signal::TERM,
+                    _ = hangup.recv() => teu::Signal::HUP,
                     () = sender.closed() => return,
                 };
                 sender.send_modify(|seen| {
                     *seen = Seen {
-                        signal: number,
+                        signal: Some(signal),
                         count: seen.count + 1,
                     };
                 });

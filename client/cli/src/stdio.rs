@@ -54,7 +54,12 @@ pub(crate) async fn converse(
             () = window_changed(&mut resized, tty) => {
                 resize(&process, &mut size).await;
             }
-            seen = interrupts.next() => end(&process, seen),
+            seen = interrupts.next() => {
+                if seen.is_first_interrupt() {
+                    output::note("teu: forwarded; press Ctrl-C again to kill");
+                }
+                end(&process, seen);
+            }
         }
     };
     drop(raw);
@@ -63,7 +68,7 @@ pub(crate) async fn converse(
     }
     let termination = outcome?;
     explain(&termination);
-    Ok(ExitCode::from(termination.status.shell_code()))
+    Ok(ExitCode::from(shell_code(&termination)))
 }
 
 /// Writes to our own stdout or stderr.
@@ -99,11 +104,23 @@ fn end(process: &Process, seen: Seen) {
     let signals = process.signals();
     tokio::spawn(async move {
         if seen.count == 1 {
-            let _ = signals.send(seen.signal).await;
+            if let Some(signal) = seen.signal {
+                let _ = signals.send(signal).await;
+            }
             tokio::time::sleep(Interrupts::GRACE).await;
         }
-        let _ = signals.send(9).await;
+        let _ = signals.send(teu::Signal::KILL).await;
     });
+}
+
+/// As timeout(1) has it, so that a script can tell it from the program's own codes.
+const TIMED_OUT: u8 = 124;
+
+const fn shell_code(termination: &Termination) -> u8 {
+    match termination.cause {
+        teu::Cause::TimedOut => TIMED_OUT,
+        _ => termination.status.shell_code(),
+    }
 }
 
 /// Says why, where the exit code alone would puzzle.
@@ -111,6 +128,9 @@ fn explain(termination: &Termination) {
     match termination.cause {
         teu::Cause::OutOfMemory => {
             output::note("teu: the program was killed: it went over its memory limit (--memory)");
+        }
+        teu::Cause::TimedOut => {
+            output::note("teu: the program was killed: its time was over (--timeout)");
         }
         teu::Cause::NodeLost => output::note("teu: the node lost the container"),
         teu::Cause::SessionEnded => output::note("teu: the session was ended"),

@@ -25,7 +25,7 @@ pub(crate) mod wake;
 use std::process::ExitCode;
 
 use futures::{StreamExt as _, stream};
-use teu::{Container, ContainerInfo, Location, RefusalCode, Session};
+use teu::{Container, ContainerInfo, Location, RefusalCode, Session, Tag};
 
 use crate::{
     args::{Cli, Globals, Verb},
@@ -74,6 +74,16 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, Failure> {
 /// Connects to the chosen location, in the chosen persistent session.
 async fn connect(globals: &Globals, verb: &str) -> Result<Location, Failure> {
     let session = globals.session.parse().map_err(Failure::SessionName)?;
+    connect_in(globals, session, verb).await
+}
+
+async fn connect_in(globals: &Globals, session: Tag, verb: &str) -> Result<Location, Failure> {
+    tracing::info!(
+        location = globals.location.as_deref().unwrap_or("the default"),
+        %session,
+        "connecting"
+    );
+    let started = std::time::Instant::now();
     let mut builder = Location::builder()
         .session(Session::Persistent(session))
         .name(format!("teu {verb}"));
@@ -93,21 +103,71 @@ async fn connect(globals: &Globals, verb: &str) -> Result<Location, Failure> {
         }
     };
     tokio::spawn(waiting::watch(location.link_state()));
+    tracing::info!(
+        location = location.name(),
+        session = %location.session(),
+        nodes = location.nodes().len(),
+        containers = location.containers().len(),
+        "connected after {} ms",
+        started.elapsed().as_millis()
+    );
     Ok(location)
 }
 
+/// Other named sessions that are looked into: each is a connection.
+const MAX_OTHER_SESSIONS: usize = 32;
+
+/// Connections to the account's other named sessions that have containers.
+async fn other_sessions(
+    globals: &Globals,
+    location: &Location,
+    verb: &str,
+) -> Result<Vec<Location>, Failure> {
+    let own = location.session();
+    let sessions = location.sessions().list().await?.into_iter();
+    let others = sessions.filter(|session| session.id != own && session.containers > 0);
+    let mut connected = Vec::new();
+    for name in others
+        .filter_map(|session| session.name)
+        .take(MAX_OTHER_SESSIONS)
+    {
+        connected.push(connect_in(globals, name, verb).await?);
+    }
+    Ok(connected)
+}
+
 /// The container of that name or id.
-async fn find(location: &Location, name: &str) -> Result<Container, Failure> {
+async fn find(globals: &Globals, location: &Location, name: &str) -> Result<Container, Failure> {
     match location.find(name).await {
         Err(teu::Error::Refused { refusal, .. }) if refusal.code == RefusalCode::NotFound => {
             let session = location
                 .session_name()
                 .map_or("", |session| session.as_str());
             let what = format!("there is no container `{name}` in session `{session}`");
-            Err(Usage::new(what, suggestion(name, &location.containers())).into())
+            let help = match session_of(globals, location, name).await {
+                Some(other) => format!(
+                    "it is in session `{other}`: add `--session {}`",
+                    crate::output::quoted(&other)
+                ),
+                None => suggestion(name, &location.containers()),
+            };
+            Err(Usage::new(what, help).into())
         }
         found => Ok(found?),
     }
+}
+
+/// Which other named session has a container of that name or id.
+async fn session_of(globals: &Globals, location: &Location, wanted: &str) -> Option<String> {
+    let others = other_sessions(globals, location, "find").await.ok()?;
+    let mut found = None;
+    for other in others {
+        if found.is_none() && other.find(wanted).await.is_ok() {
+            found = other.session_name().map(ToString::to_string);
+        }
+        other.close().await;
+    }
+    found
 }
 
 fn suggestion(wanted: &str, containers: &[ContainerInfo]) -> String {
@@ -131,6 +191,7 @@ fn most_alike<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<
 /// Does the same to each of the named containers, several at once; goes on after a failure, and
 /// tells of each in the order in which they were named.
 async fn for_each<F>(
+    globals: &Globals,
     location: &Location,
     names: &[String],
     act: impl Fn(Container) -> F,
@@ -140,7 +201,7 @@ where
 {
     let act = &act;
     let outcomes = stream::iter(names)
-        .map(|name| async move { (name, one(location, name, act).await) })
+        .map(|name| async move { (name, one(globals, location, name, act).await) })
         .buffered(AT_ONCE);
     let mut outcomes = std::pin::pin!(outcomes);
     let mut code = ExitCode::SUCCESS;
@@ -154,6 +215,7 @@ where
 }
 
 async fn one<F>(
+    globals: &Globals,
     location: &Location,
     name: &str,
     act: impl Fn(Container) -> F,
@@ -161,7 +223,7 @@ async fn one<F>(
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    act(find(location, name).await?).await
+    act(find(globals, location, name).await?).await
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use teu_protocol::{
 use tokio::{net::ToSocketAddrs, sync::watch};
 
 use crate::{
-    Connection, Logs, Process, ProcessBuilder, ProcessOutput, Stdin, Tunnel,
+    Connection, Logs, Process, ProcessBuilder, ProcessHandle, ProcessId, ProcessOutput, Signal,
+    Stdin, Tunnel,
     error::{Error, Result},
     session::{ContainerView, Patience, SessionHandle},
     tunnel,
@@ -165,6 +166,22 @@ impl Container {
         ProcessBuilder::new(self.clone(), words.into_iter().map(Into::into).collect())
     }
 
+    /// A process by its id, such as one that was started with
+    /// [`ProcessBuilder::detached`], also by an earlier program of this session.
+    ///
+    /// ```no_run
+    /// # async fn example(container: teu::Container) -> teu::Result<()> {
+    /// let id = container.run(["backup", "--all"]).detached().await?;
+    /// let backup = container.process(id);
+    /// let ended = backup.wait().await?;
+    /// println!("{}", ended.status);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn process(&self, id: ProcessId) -> ProcessHandle {
+        ProcessHandle::new(self.clone(), id)
+    }
+
     /// The first process: its output from the oldest byte that is kept, then live, and its input
     /// (if it was spawned with it). The process waits for this reader if it is far behind.
     ///
@@ -216,18 +233,17 @@ impl Container {
     /// it after the grace (10 s is usual), and tells how it ended.
     ///
     /// # Errors
-    /// [`Error::BadSignal`], [`Error::Refused`].
+    /// [`Error::Refused`].
     pub async fn stop(
         &self,
-        signal: impl Into<Option<u8>>,
+        signal: impl Into<Option<Signal>>,
         grace: Duration,
     ) -> Result<Termination> {
         const ATTEMPT: &str = "stop the container";
-        let signal = signal.into().map(checked_signal).transpose()?;
         let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
         let body = RequestBody::Stop {
             container: self.id,
-            signal,
+            signal: signal.into(),
             grace_ms,
         };
         let patience = Patience::with_work(grace);
@@ -246,12 +262,11 @@ impl Container {
         Duration::from_millis(default_grace_ms() as u64)
     }
 
-    /// Sends a signal (1 to 64) to its first process.
+    /// Sends a signal to its first process.
     ///
     /// # Errors
-    /// [`Error::BadSignal`]; [`Error::Refused`] with `WrongState` if it does not run.
-    pub async fn signal(&self, signal: u8) -> Result<()> {
-        let signal = checked_signal(signal)?;
+    /// [`Error::Refused`] with `WrongState` if it does not run.
+    pub async fn signal(&self, signal: Signal) -> Result<()> {
         let body = RequestBody::Signal {
             container: self.id,
             process: None,
@@ -311,13 +326,5 @@ impl Container {
             ReplyBody::Done => Ok(()),
             _ => Err(Error::Nonsense { attempt }),
         }
-    }
-}
-
-pub(crate) fn checked_signal(signal: u8) -> Result<u8> {
-    if (1..=64).contains(&signal) {
-        Ok(signal)
-    } else {
-        Err(Error::BadSignal(signal.into()))
     }
 }

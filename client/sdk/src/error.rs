@@ -137,9 +137,6 @@ pub enum Error {
     /// Not an address of this machine, such as `127.0.0.1:8080`.
     #[error("`{0}` is not an address to listen on; write it as 127.0.0.1:8080")]
     BadAddress(String),
-    /// A signal that does not exist.
-    #[error("{0} is not a signal; signals are 1 to 64")]
-    BadSignal(i32),
     /// What was asked for contradicts a documented bound.
     #[error("cannot {attempt}: {why}")]
     Invalid {
@@ -201,7 +198,6 @@ impl Error {
             | Self::Tag(_)
             | Self::Io { .. }
             | Self::BadAddress(_)
-            | Self::BadSignal(_)
             | Self::Invalid { .. }
             | Self::Nonsense { .. } => false,
         }

@@ -43,7 +43,9 @@ pub use events::{Events, LocationEvent};
 pub use images::Images;
 pub use location::{Location, LocationBuilder, Session};
 pub use logs::{Logs, OutputChunk};
-pub use process::{CommandOutput, Process, ProcessBuilder, ProcessOutput, ProcessSignals, Stdin};
+pub use process::{
+    CommandOutput, Process, ProcessBuilder, ProcessHandle, ProcessOutput, ProcessSignals, Stdin,
+};
 pub use progress::{NoProgress, Progress, ProgressEvent};
 pub use session::LinkState;
 pub use sessions::Sessions;
@@ -58,6 +60,7 @@ pub use teu_protocol::{
         ContainerId, Digest, NodeId, ParseIdError, ParseKeyError, ParseTagError, ProcessId,
         PublicKey, SessionId, Tag, VolumeId,
     },
+    image_config::signal::{Signal, UnknownSignal},
     message::{
         Cause, Channel, ContainerDetail, ContainerInfo, ContainerState, DoctorReport, ExitStatus,
         Finding, ImageInfo, Lifetime, LogStart, NodeCapacity, NodeOffer, NodeState, NodeUsage,

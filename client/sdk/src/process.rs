@@ -10,6 +10,7 @@
 
 mod attached;
 mod builder;
+mod handle;
 mod output;
 mod pump;
 mod stdin;
@@ -18,11 +19,13 @@ mod tests;
 
 pub(crate) use attached::{AttachedReader, Item, Source};
 pub use builder::{CommandOutput, ProcessBuilder};
+pub use handle::ProcessHandle;
 pub use output::ProcessOutput;
 pub use stdin::Stdin;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use handle::KillOnDrop;
 use pump::Pump;
 use teu_protocol::{
     ids::ProcessId,
@@ -30,8 +33,7 @@ use teu_protocol::{
 };
 
 use crate::{
-    Container, OutputChunk,
-    container::checked_signal,
+    Container, OutputChunk, Signal,
     error::{Error, Result},
 };
 
@@ -46,6 +48,8 @@ pub struct Process {
     id: Option<ProcessId>,
     stdin: Option<Stdin>,
     output: Output,
+    /// Kills it when this is dropped before it has ended.
+    guard: Option<KillOnDrop>,
 }
 
 #[derive(Debug)]
@@ -81,7 +85,13 @@ impl Process {
             id,
             stdin: Some(stdin),
             output: Output::Direct(reader),
+            guard: None,
         })
+    }
+
+    fn guarded(mut self, guard: Option<KillOnDrop>) -> Self {
+        self.guard = guard;
+        self
     }
 
     /// Its id.
@@ -188,6 +198,9 @@ impl Process {
     /// The location closed the output.
     fn end(&mut self, end: StreamEnd) -> Result<()> {
         let ended = termination(end);
+        if let (Ok(_), Some(guard)) = (&ended, &mut self.guard) {
+            guard.disarm();
+        }
         self.output = match &ended {
             Ok(termination) => Output::Ended(*termination),
             Err(_) => Output::Failed,
@@ -209,11 +222,11 @@ impl Process {
         self.container.done("resize the terminal", body).await
     }
 
-    /// Sends it a signal, 1 to 64.
+    /// Sends it a signal.
     ///
     /// # Errors
-    /// [`Error::BadSignal`]; [`Error::Refused`] if it has ended.
-    pub async fn signal(&self, signal: u8) -> Result<()> {
+    /// [`Error::Refused`] if it has ended.
+    pub async fn signal(&self, signal: Signal) -> Result<()> {
         self.signals().send(signal).await
     }
 
@@ -253,12 +266,11 @@ pub struct ProcessSignals {
 }
 
 impl ProcessSignals {
-    /// Sends a signal, 1 to 64.
+    /// Sends a signal.
     ///
     /// # Errors
     /// As [`Process::signal`].
-    pub async fn send(&self, signal: u8) -> Result<()> {
-        let signal = checked_signal(signal)?;
+    pub async fn send(&self, signal: Signal) -> Result<()> {
         let body = RequestBody::Signal {
             container: self.container.id(),
             process: self.id,
@@ -266,6 +278,13 @@ impl ProcessSignals {
         };
         self.container.done("signal the process", body).await
     }
+}
+
+/// As the protocol counts: at least one, for a shorter time would be none.
+pub(crate) fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(u64::from(!duration.is_zero()))
 }
 
 fn termination(end: StreamEnd) -> Result<Termination> {

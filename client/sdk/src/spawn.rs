@@ -99,6 +99,7 @@ pub struct SpawnBuilder {
     asleep: bool,
     lifetime: Lifetime,
     hostname: Option<String>,
+    init: bool,
     progress: Arc<dyn Progress>,
 }
 
@@ -119,6 +120,7 @@ impl SpawnBuilder {
             asleep: false,
             lifetime: Lifetime::Session,
             hostname: None,
+            init: false,
             progress,
         }
     }
@@ -263,6 +265,23 @@ impl SpawnBuilder {
         self
     }
 
+    /// Has the node kill the container when it has run for so long, counted from its start; its cause
+    /// of death is then [`Cause::TimedOut`](crate::Cause::TimedOut), and its output so far stays
+    /// readable. Holds even if this program ends. 1 ms to 366 days.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.process.timeout_ms = Some(crate::process::whole_ms(timeout));
+        self
+    }
+
+    /// Puts an init of the node's in front of the program, as the container's first process: it passes
+    /// signals on (a first process ignores those that it does not handle; behind an init the program
+    /// does not) and reaps processes that nobody waits for. The image needs nothing for it. An end by a
+    /// signal is then told as exit code 128 + n.
+    pub const fn init(mut self, init: bool) -> Self {
+        self.init = init;
+        self
+    }
+
     /// The most bytes that it may write into its root file system, at least 16 MiB. Default: 10 GiB. Volumes are not
     /// counted: they have quotas.
     pub const fn storage(mut self, bytes: u64) -> Self {
@@ -332,6 +351,7 @@ impl SpawnBuilder {
             lifetime: self.lifetime,
             hostname: self.hostname,
             image_name,
+            init: self.init,
         };
         let body = RequestBody::Spawn(Box::new(spec));
         let session = self.location.handle();

@@ -21,7 +21,7 @@ mod writer;
 pub(crate) use credit::SendCredit;
 pub(crate) use reader::{Chunk, StreamItem, StreamReader};
 pub(crate) use unread::Unread;
-pub(crate) use window::RecvWindow;
+pub(crate) use window::{RecvWindow, WindowBudget};
 pub(crate) use writer::StreamWriter;
 
 use bytes::Bytes;

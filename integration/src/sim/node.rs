@@ -163,7 +163,7 @@ impl Node {
             NodeRequestBody::Signal {
                 container,
                 process: Some(process),
-                signal: 9,
+                signal: teu_protocol::image_config::signal::Signal::KILL,
             } => match self.kill(container, process) {
                 Some(event) => {
                     said.push(event);

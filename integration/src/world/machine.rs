@@ -117,7 +117,7 @@ impl World {
         };
         eventually("two nodes are up", || {
             self.ok(["resources", "--format", "json"])
-                .matches("\"Up\"")
+                .matches("\"up\"")
                 .count()
                 == 2
         });

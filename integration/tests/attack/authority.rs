@@ -142,7 +142,7 @@ async fn containers(target: &Target) {
             RequestBody::Signal {
                 container: id,
                 process: None,
-                signal: 9,
+                signal: teu_protocol::image_config::signal::Signal::KILL,
             },
             RequestBody::Exec {
                 container: id,
@@ -186,7 +186,7 @@ async fn wrong_node(target: &Target) {
     let signal = RequestBody::Signal {
         container,
         process: None,
-        signal: 1,
+        signal: teu_protocol::image_config::signal::Signal::HUP,
     };
     let request = ann.ask(signal).await;
     let order = node.order().await;

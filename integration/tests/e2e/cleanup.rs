@@ -14,6 +14,10 @@ pub(crate) const TRIALS: &[Own] = &[
         killed_client,
     ),
     ("cleanup::a_hundred_cycles_leave_nothing", cycles),
+    (
+        "cleanup::killed_and_stopped_keepers_leave_nothing_and_cost_no_spawn",
+        broken_keepers,
+    ),
     ("cleanup::stop_and_purge_leave_nothing", purge),
 ];
 
@@ -91,6 +95,79 @@ fn cycles() {
         location.close().await;
     });
     returns_to(&world, &before);
+}
+
+/// The location's keepers: children of the launcher, which is the agent's child.
+fn keepers(world: &World) -> Vec<u32> {
+    let group = format!("/{}/_keepers", world.instance());
+    let field = |pid: u32, name: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|rest| rest.trim().to_owned())
+    };
+    let parent = |pid: u32| field(pid, "PPid:").and_then(|parent| parent.parse().ok());
+    let in_group = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        text.lines().any(|line| line.ends_with(&group))
+    };
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+    pids.filter(|pid| in_group(*pid) && parent(*pid).is_some_and(in_group))
+        .filter(|pid| field(*pid, "Name:").is_none_or(|name| name != "teu-reaper"))
+        .collect()
+}
+
+fn broken_keepers() {
+    let world = World::start();
+    world.import_busybox();
+    world.ok(["run", "--rm", "busybox", "true"]);
+    settled(&world);
+    let before = world.census();
+    // A container's keeper is killed: what it would have removed is removed all the same.
+    let warm = keepers(&world);
+    world.ok(["run", "-d", "--name", "orphan", "busybox", "sleep", "1000"]);
+    world.ok(["exec", "orphan", "true"]);
+    let init = world.ok(["exec", "orphan", "sh", "-c", "sleep 1000 & echo started"]);
+    assert_eq!(init, "started");
+    let keeper = warm.into_iter().find(|keeper| {
+        let comm =
+            |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        children(*keeper)
+            .into_iter()
+            .any(|child| comm(child) == "sleep\n")
+    });
+    kill(
+        keeper.expect("its keeper was warm before"),
+        rustix::process::Signal::KILL,
+    );
+    eventually("its end is noticed", || {
+        world.ok(["ps", "-a"]).contains("exited (137)")
+    });
+    world.ok(["rm", "orphan"]);
+    returns_to(&world, &before);
+    // All warm keepers are killed or stopped: the next spawns take those that come after them.
+    for (number, keeper) in keepers(&world).into_iter().enumerate() {
+        let signal = if number % 2 == 0 {
+            rustix::process::Signal::KILL
+        } else {
+            rustix::process::Signal::STOP
+        };
+        kill(keeper, signal);
+    }
+    let begun = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(world.ok(["run", "--rm", "busybox", "echo", "fine"]), "fine");
+    }
+    assert!(begun.elapsed() < patience(Duration::from_secs(60)));
+    returns_to(&world, &before);
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace()
+        .filter_map(|child| child.parse().ok())
+        .collect()
 }
 
 fn purge() {

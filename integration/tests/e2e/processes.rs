@@ -23,6 +23,10 @@ pub(crate) const TRIALS: &[Shared] = &[
     ("processes::exec_dies_with_its_client", exec_dies),
     ("processes::interrupt_ends_a_foreground_run", interrupt),
     ("processes::stop_asks_then_kills", stop),
+    ("processes::real_time_signals_are_delivered", real_time),
+    ("processes::killed_execs_use_nothing_up", killed_execs),
+    ("processes::a_timeout_ends_it_with_its_output", timeout),
+    ("processes::an_exec_after_the_end_says_so", exec_after_end),
 ];
 
 fn stdin(world: &World) {
@@ -144,6 +148,103 @@ fn interrupt(world: &World) {
     kill(child.id(), rustix::process::Signal::INT);
     assert_eq!(child.wait().expect("it ends").code(), Some(3));
     assert!(!world.ok(["ps", "-a"]).contains("int-one"));
+}
+
+fn real_time(world: &World) {
+    let script = "trap 'exit 9' 37; trap 'echo hello' 40; while :; do sleep 0.1; done";
+    world.ok([
+        "run", "-d", "--name", "rt-one", "busybox", "sh", "-c", script,
+    ]);
+    eventually("the trap is set", || {
+        world.ok(["exec", "rt-one", "ps"]).contains("sleep")
+    });
+    world.ok(["kill", "-s", "RTMIN+6", "rt-one"]);
+    eventually("it hears the first", || {
+        world.ok(["logs", "rt-one"]) == "hello"
+    });
+    world.ok(["stop", "-s", "SIGRTMIN+3", "rt-one"]);
+    assert!(world.ok(["ps", "-a"]).contains("exited (9)"));
+    let unknown = world.teu(["kill", "-s", "RTMIN+31", "rt-one"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("is not a signal"));
+    world.ok(["rm", "rt-one"]);
+}
+
+fn killed_execs(world: &World) {
+    world.ok([
+        "run", "-d", "--pids", "16", "--name", "few", "busybox", "sleep", "1000",
+    ]);
+    for _ in 0..10 {
+        let mut child = world
+            .command(["exec", "few", "sh", "-c", "sleep 500 & echo up; sleep 500"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("teu is built");
+        let mut up = [0; 3];
+        let output = child.stdout.as_mut().expect("a pipe");
+        output.read_exact(&mut up).expect("it runs");
+        child.kill().expect("SIGKILL");
+        child.wait().expect("it ends");
+    }
+    eventually("all are dead and reaped", || {
+        !world.ok(["exec", "few", "ps"]).contains("500")
+    });
+    assert!(!world.ok(["exec", "few", "ps"]).contains("[sleep]"));
+    // And a container that is full says that it is.
+    let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do sleep 300 & done; wait";
+    world.ok(["exec", "-d", "few", "sh", "-c", script]);
+    eventually("the container is full, and says so", || {
+        let refused = world.teu(["exec", "few", "true"]);
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        refused.status.code() == Some(125) && text.contains("at its --pids limit (16)")
+    });
+    world.ok(["rm", "-f", "few"]);
+}
+
+fn timeout(world: &World) {
+    world.ok(["run", "-d", "--name", "slow", "busybox", "sleep", "1000"]);
+    let script = "echo so far; sleep 555 & sleep 555";
+    let output = world.teu(["exec", "--timeout", "500ms", "slow", "sh", "-c", script]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "so far\n");
+    assert_eq!(output.status.code(), Some(124));
+    assert!(!world.ok(["exec", "slow", "ps"]).contains("555"));
+    // It holds although nobody is there.
+    world.ok(["exec", "-d", "--timeout", "300ms", "slow", "sleep", "666"]);
+    eventually("the node ends it", || {
+        !world.ok(["exec", "slow", "ps"]).contains("666")
+    });
+    world.ok(["rm", "-f", "slow"]);
+    let script = "echo first; sleep 1000";
+    let output = world.teu([
+        "run",
+        "--rm",
+        "--init",
+        "--timeout",
+        "1s",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "first\n");
+    assert_eq!(output.status.code(), Some(124));
+}
+
+fn exec_after_end(world: &World) {
+    for round in 0..5 {
+        let name = format!("short-{round}");
+        world.ok(["run", "-d", "--name", &name, "busybox", "sleep", "0.3"]);
+        let refused = loop {
+            let output = world.teu(["exec", &name, "true"]);
+            if !output.status.success() {
+                break output;
+            }
+        };
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        // An exec that began is killed with the container.
+        let killed = refused.status.code() == Some(137);
+        assert!(killed || text.contains("has exited"), "{text}");
+        world.ok(["rm", &name]);
+    }
 }
 
 fn stop(world: &World) {

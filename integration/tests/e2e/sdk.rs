@@ -7,6 +7,10 @@ use teu_integration::world::{World, patience};
 use crate::{Own, Shared, wait};
 
 pub(crate) const TRIALS: &[Shared] = &[
+    (
+        "sdk::a_process_has_a_handle_a_time_limit_and_an_end_when_dropped",
+        process_handles,
+    ),
     ("sdk::many_are_spawned_at_once", many),
     ("sdk::ready_is_not_the_same_as_started", readiness),
     ("sdk::wait_exit_tells_how_it_ended", exits),
@@ -94,6 +98,54 @@ fn readiness(world: &World) {
     });
 }
 
+fn process_handles(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let spawn = location.spawn("busybox").command(["sleep", "1000"]);
+        let container = spawn.start().await.expect("spawned");
+        let script = "trap 'echo bye; exit 6' TERM; echo up; while :; do sleep 0.05; done";
+        let id = container
+            .run(["sh", "-c", script])
+            .detached()
+            .await
+            .expect("started");
+        let process = container.process(id);
+        let mut attached = process.attach().await.expect("attached");
+        let first = attached.next_output().await.expect("output");
+        assert_eq!(&first.expect("output").bytes[..], b"up\n");
+        process.signal(teu::Signal::TERM).await.expect("sent");
+        let ended = process.wait().await.expect("ended");
+        assert_eq!(ended.status, teu::ExitStatus::Code(6));
+        assert_eq!(attached.wait().await.expect("ended"), ended);
+        // Of one that has ended, too.
+        assert_eq!(process.wait().await.expect("known"), ended);
+
+        let slow = container
+            .run(["sh", "-c", "echo so far; sleep 1000"])
+            .timeout(Duration::from_millis(300))
+            .output()
+            .await
+            .expect("its output so far");
+        assert_eq!(slow.stdout, b"so far\n");
+        assert_eq!(slow.termination.cause, teu::Cause::TimedOut);
+
+        let dropped = container
+            .run(["sleep", "999"])
+            .kill_on_drop(true)
+            .start()
+            .await
+            .expect("started");
+        let process = container.process(dropped.id());
+        drop(dropped);
+        let ended = process.wait().await.expect("ended");
+        assert_eq!(ended.status, teu::ExitStatus::Signal(9));
+
+        container.destroy().await.expect("destroyed");
+        assert_eq!(container.info().state, teu::ContainerState::Destroyed);
+        location.close().await;
+    });
+}
+
 fn exits(world: &World) {
     wait(async {
         let location = world.connect().await.expect("connected");
@@ -108,7 +160,7 @@ fn exits(world: &World) {
         assert_eq!(termination.status, teu::ExitStatus::Code(7));
         assert_eq!(termination.cause, teu::Cause::Exited);
         let killed = spawn("sleep 1000").await.expect("spawned");
-        killed.signal(9).await.expect("sent");
+        killed.signal(teu::Signal::KILL).await.expect("sent");
         let termination = killed.wait_exit().await.expect("ended");
         assert_eq!(termination.status, teu::ExitStatus::Signal(9));
         let hungry = location

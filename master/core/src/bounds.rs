@@ -97,6 +97,7 @@ pub(crate) fn process(spec: &ProcessSpec) -> Result<(), Refusal> {
     {
         return Err(bad("a variable's name is not empty and has no `=`"));
     }
+    timeout(spec.timeout_ms)?;
     let plain = |text: &str, most: usize| text.len() <= most && !text.contains('\0');
     if spec
         .user
@@ -117,6 +118,18 @@ pub(crate) fn process(spec: &ProcessSpec) -> Result<(), Refusal> {
     {
         return Err(bad(
             "a working directory is an absolute path of at most 4096 bytes",
+        ));
+    }
+    Ok(())
+}
+
+/// Who wants more wants no timeout.
+const TIMEOUT_MAX_MS: u64 = 366 * 86_400_000;
+
+fn timeout(timeout_ms: Option<u64>) -> Result<(), Refusal> {
+    if timeout_ms.is_some_and(|ms| !(1..=TIMEOUT_MAX_MS).contains(&ms)) {
+        return Err(bad(
+            "a timeout is at least a millisecond and at most 366 days",
         ));
     }
     Ok(())
@@ -197,14 +210,6 @@ fn mounts(mounts: &[VolumeMount]) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-pub(crate) fn signal(number: u8) -> Result<(), Refusal> {
-    if (1..=64).contains(&number) {
-        Ok(())
-    } else {
-        Err(bad("a signal is a number from 1 to 64"))
-    }
 }
 
 fn words<'a>(

@@ -238,7 +238,7 @@ impl Core {
             let body = NodeRequestBody::Signal {
                 container,
                 process: Some(process),
-                signal: 9,
+                signal: teu_protocol::image_config::signal::Signal::KILL,
             };
             let purpose = Purpose::Kill { container, process };
             let _ = self.order(node, body, purpose, limits::RETRY_DESTROY_MS);

@@ -5,6 +5,7 @@
 
 use teu_protocol::{
     ids::ProcessId,
+    image_config::signal::Signal,
     message::{
         ContainerState, NodeRequestBody, ProcessSpec, Refusal, ReplyBody, TermSize,
         default_grace_ms,
@@ -42,10 +43,9 @@ impl Core {
         &mut self,
         owned: &Owned,
         caller: &Caller,
-        signal: Option<u8>,
+        signal: Option<Signal>,
         grace_ms: u32,
     ) -> Step {
-        bounds::signal(signal.unwrap_or(15))?;
         if grace_ms > GRACE_MAX_MS {
             return Err(refusals::bad(
                 "the grace before a kill is at most 600 seconds",
@@ -53,6 +53,7 @@ impl Core {
         }
         match owned.state() {
             ContainerState::Exited { .. } => self.as_it_is(owned),
+            ContainerState::Destroyed => Err(refusals::no_container()),
             ContainerState::Requested | ContainerState::Preparing => Err(not_started()),
             ContainerState::Asleep | ContainerState::Running { .. } => {
                 let container = owned.id();
@@ -72,9 +73,8 @@ impl Core {
         owned: &Owned,
         caller: &Caller,
         process: Option<ProcessId>,
-        signal: u8,
+        signal: Signal,
     ) -> Step {
-        bounds::signal(signal)?;
         is_running(owned)?;
         let process = self.process(owned, process)?;
         let body = NodeRequestBody::Signal {
@@ -199,6 +199,7 @@ impl Core {
 pub(crate) fn is_running(owned: &Owned) -> Result<(), Refusal> {
     match owned.state() {
         ContainerState::Running { .. } => Ok(()),
+        ContainerState::Destroyed => Err(refusals::no_container()),
         ContainerState::Exited { .. } => Err(has_exited()),
         ContainerState::Asleep => Err(refusals::wrong_state(
             "the container is asleep. Wake it first",

@@ -3,7 +3,7 @@
 //! Invariant: whatever an authenticated peer does, the core's memory is bounded by these.
 //! Next: [`crate::bounds`] checks requests against them.
 
-use teu_protocol::message::SessionLimits;
+use teu_protocol::{flow::BASE_WINDOW_BYTES, message::SessionLimits};
 
 /// Pre-boot files, in bytes, on their way to one node with spawns that it has not answered: a quarter of
 /// what the daemon lets wait for a node before it counts as lost, so that no account's files can cut a
@@ -27,8 +27,9 @@ pub(crate) const ATTACHMENTS_PER_SESSION: usize = 256;
 pub(crate) const SESSION: SessionLimits = SessionLimits {
     // A browser's worth of tunnels for each of some dozen containers.
     streams: 1_024,
-    // 64 streams at the SDK's window of 1 MiB; beyond that the SDK grants smaller ones.
-    window_bytes: 64 << 20,
+    // A base window for each of them, and as much again to be shared by those that are fast
+    // (`teu_protocol::flow::Shares`).
+    window_bytes: 2 * 1_024 * BASE_WINDOW_BYTES,
     // A node's worth: more than the reference machine can hold.
     containers: 1_000,
     // A volume for each of four full sessions' containers; their list fits one message.

@@ -196,9 +196,13 @@ fn same_platform(node: &str, image: &str) -> bool {
     first_two(node) == first_two(image)
 }
 
-/// Higher is better: the scarcer of free CPU and free memory, in thousandths of what the node has;
-/// having the layers is worth as much as half of the node being free (fetching them takes longer
-/// than sharing a core).
+/// Having all layers makes a node this much better, in thousandths of what it has free: fetching
+/// layers takes longer than sharing a core with some, but it is done once, and a busy node stays busy.
+const LAYERS_WORTH: u64 = 250;
+
+/// Higher is better: the scarcer of free CPU and free memory, in thousandths of what the node has, more
+/// if layers are there. The layers count in proportion to what is free, so they never make up for a
+/// node that is busy: with all of them, one is chosen until it has a fifth less free than another.
 fn score(node: &Candidate<'_>) -> u64 {
     let promises = &node.promises;
     let cpu_promised = promises.cpu_millis + promises.unlimited.0 * NOMINAL.0;
@@ -211,7 +215,7 @@ fn score(node: &Candidate<'_>) -> u64 {
     let memory_taken = memory_promised.max(memory_used);
     let cpu = thousandths_free(node.capacity.cpu_millis, cpu_taken);
     let memory = thousandths_free(node.capacity.memory_bytes, memory_taken);
-    cpu.min(memory) + u64::from(node.layers_present) / 2
+    cpu.min(memory) * (1_000_000 + u64::from(node.layers_present) * LAYERS_WORTH)
 }
 
 fn thousandths_free(has: u64, taken: u64) -> u64 {

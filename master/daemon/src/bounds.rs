@@ -6,17 +6,24 @@
 
 use std::time::Duration;
 
-/// Bytes that wait for one client: the 64 MiB of windows that a connection may grant, and half as
-/// much for replies and events. More waits only if it asks and does not read: it is closed.
-pub(crate) const CLIENT_OUTBOX_BYTES: usize = 96 * MIB;
+/// Bytes that wait for one client: the windows that a connection may grant (`SessionLimits::window_bytes`),
+/// and a quarter as much for replies and events. More waits only if it asks and does not read: it is closed.
+pub(crate) const CLIENT_OUTBOX_BYTES: usize = 160 * MIB;
 
-/// Bytes that wait for one node before it counts as lost. Stream data stops far earlier
-/// ([`NODE_HIGH_WATER_BYTES`]); what may come on top are orders with their pre-boot files.
+/// Bytes of orders, with their pre-boot files, that wait for one node before it counts as lost.
 pub(crate) const NODE_OUTBOX_BYTES: usize = 256 * MIB;
 
-/// A source of stream data waits while this much waits for the node: some milliseconds of a fast
-/// link, so that the writer never runs dry.
-pub(crate) const NODE_HIGH_WATER_BYTES: usize = 8 * MIB;
+/// Bytes of streams that wait for one node: what a node promises to all its tunnels together (192 MiB),
+/// and as much input for processes as 256 of them may have under way. Who sends more than fits loses
+/// the stream.
+pub(crate) const NODE_STREAM_BYTES: usize = 256 * MIB;
+
+/// The same once [`NODES_CROWDED_BYTES`] wait for all peers: thirty nodes that do not read cannot crowd
+/// clients out.
+pub(crate) const NODE_CROWDED_STREAM_BYTES: usize = 8 * MIB;
+
+/// See [`NODE_CROWDED_STREAM_BYTES`].
+pub(crate) const NODES_CROWDED_BYTES: usize = ALL_OUTBOXES_BYTES / 2;
 
 /// When this much waits for all peers together, each client's share shrinks to
 /// [`CROWDED_OUTBOX_BYTES`]: many peers that do not read cannot add up.
@@ -43,10 +50,6 @@ pub(crate) const READ_MAX_BYTES: usize = 256 * KIB;
 
 /// The first read of a connection that was idle.
 pub(crate) const READ_MIN_BYTES: usize = 4 * KIB;
-
-/// Credit that may be outstanding on one stream, in one direction: what READY allows a whole
-/// connection (`SessionLimits::window_bytes`).
-pub(crate) const MAX_WINDOW_BYTES: u64 = 64 * MIB as u64;
 
 /// Inputs that wait for the core: a burst from a few hundred connections. Beyond, readers wait.
 pub(crate) const CORE_INBOX: usize = 1024;

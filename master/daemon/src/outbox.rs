@@ -1,10 +1,13 @@
-//! What waits to be sent to one peer: a queue bounded in bytes, control before bulk.
+//! What waits to be sent to one peer: queues bounded in bytes, control before bulk, streams in turn.
 //!
-//! Owner: one per connection; the core loop and other connections' readers put in, the connection's
-//! writer takes out. Invariant: it never holds more than its bound (a message that would exceed it
-//! ends the connection instead), and all outboxes together shrink each other's bound before they
-//! fill memory. Control overtakes bulk; within each kind order is kept, so a stream's `Close` goes
-//! as bulk, behind its data. Next: [`crate::connection::writer`].
+//! Owner: one per connection; the core loop and other connections' readers put in and never wait, the
+//! connection's writer takes out. Invariants: it never holds more than its bounds: control that would
+//! exceed them ends the connection, bulk ends its stream (to a node) or the connection (to a client,
+//! which granted what comes); all outboxes together shrink each other's bounds before they fill memory.
+//! Control overtakes bulk; the order of control is kept, and that of each stream, so a stream's `Close`
+//! goes as bulk, behind its data. Next: [`crate::connection::writer`].
+
+mod turns;
 
 use std::{
     collections::VecDeque,
@@ -16,9 +19,17 @@ use std::{
 
 use bytes::Bytes;
 use serde::Serialize;
+use teu_protocol::{
+    ids::StreamId,
+    message::{MasterToClient, MasterToNode, Role, StreamFrame},
+};
 use tokio::sync::Notify;
 
-use crate::bounds::{ALL_OUTBOXES_BYTES, CROWDED_OUTBOX_BYTES, ITEM_OVERHEAD_BYTES};
+use crate::bounds::{
+    ALL_OUTBOXES_BYTES, CLIENT_OUTBOX_BYTES, CROWDED_OUTBOX_BYTES, ITEM_OVERHEAD_BYTES,
+    NODE_CROWDED_STREAM_BYTES, NODE_OUTBOX_BYTES, NODE_STREAM_BYTES, NODES_CROWDED_BYTES,
+};
+use turns::{Grants, Turns};
 
 /// Bytes that wait in all outboxes.
 pub(crate) type Budget = Arc<AtomicUsize>;
@@ -60,6 +71,8 @@ pub(crate) enum Pushed {
     Taken,
     /// The connection is ending anyway.
     Ignored,
+    /// So much bulk waits for this node that no more is taken.
+    Full,
     /// The peer does not read what it is sent: the outbox is closed.
     Overflow,
 }
@@ -67,11 +80,12 @@ pub(crate) enum Pushed {
 #[derive(Debug)]
 struct State {
     control: VecDeque<Item>,
-    bulk: VecDeque<Item>,
-    bytes: usize,
+    grants: Grants,
+    bulk: Turns,
+    control_bytes: usize,
+    bulk_bytes: usize,
     phase: Phase,
     writer_waits: bool,
-    sources_wait: bool,
 }
 
 #[derive(Debug)]
@@ -79,72 +93,99 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     /// The writer has something to do.
     ready: Notify,
-    /// A source may go on.
-    drained: Notify,
-    bound: usize,
-    /// Shrinks with the budget (clients), or not (nodes).
-    shrinks: bool,
-    high_water: usize,
+    role: Role,
     budget: Budget,
 }
 
 impl Outbox {
-    pub(crate) fn new(bound: usize, high_water: usize, shrinks: bool, budget: Budget) -> Self {
+    /// An empty one, for a peer of this role.
+    pub(crate) fn new(role: Role, budget: Budget) -> Self {
         let state = State {
             control: VecDeque::new(),
-            bulk: VecDeque::new(),
-            bytes: 0,
+            grants: Grants::default(),
+            bulk: Turns::default(),
+            control_bytes: 0,
+            bulk_bytes: 0,
             phase: Phase::Open,
             writer_waits: false,
-            sources_wait: false,
         };
         Self {
             state: Mutex::new(state),
             ready: Notify::new(),
-            drained: Notify::new(),
-            bound,
-            shrinks,
-            high_water,
+            role,
             budget,
         }
     }
 
     /// Queues a message that overtakes bulk, and wakes the writer.
     pub(crate) fn push_control<M: Serialize>(&self, message: &M, bulk: Vec<Bytes>) -> Pushed {
-        let pushed = self.push(encoded(message, bulk), true);
+        let pushed = self.push_item(encoded(message, bulk));
         self.wake();
         pushed
     }
 
-    /// Queues a message in the order of the bulk. The writer is woken by [`Outbox::wake`], so that
-    /// it finds several at once.
-    pub(crate) fn push_bulk<M: Serialize>(&self, message: &M, bulk: Vec<Bytes>) -> Pushed {
-        self.push(encoded(message, bulk), false)
+    /// Queues a stream's frame behind the stream's earlier ones. The writer is woken by
+    /// [`Outbox::wake`], so that it finds several at once.
+    pub(crate) fn push_frame(&self, frame: StreamFrame, bulk: Vec<Bytes>) -> Pushed {
+        let stream = frame.stream();
+        // The last word is small, and comes once a stream.
+        let is_last = matches!(frame, StreamFrame::Close { .. });
+        let Some(item) = self.encoded_frame(frame, bulk) else {
+            return Pushed::Ignored;
+        };
+        let cost = item.cost();
+        let mut state = self.lock();
+        if state.phase != Phase::Open {
+            return Pushed::Ignored;
+        }
+        if !is_last && state.bulk_bytes + cost > self.bulk_bound_now(&state) {
+            return match self.role {
+                Role::Node => Pushed::Full,
+                Role::Client => self.overflow(state),
+            };
+        }
+        state.bulk_bytes += cost;
+        self.budget.fetch_add(cost, Ordering::Relaxed);
+        state.bulk.push(stream, item);
+        Pushed::Taken
+    }
+
+    /// Tells the peer that it may send more on a stream. What waits to be told is one sum a stream.
+    pub(crate) fn push_credit(&self, stream: StreamId, bytes: u64) {
+        let mut state = self.lock();
+        if state.phase == Phase::Open && bytes > 0 {
+            state.grants.add(stream, bytes);
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// The stream is over: credit that waits for it must not reach another one of its number.
+    pub(crate) fn forget_credit(&self, stream: StreamId) {
+        self.lock().grants.remove(stream);
     }
 
     /// Queues a ZMTP command.
     pub(crate) fn push_command(&self, frame: Bytes) -> Pushed {
-        let pushed = self.push(Some(Item::Command(frame)), true);
+        let pushed = self.push_item(Some(Item::Command(frame)));
         self.wake();
         pushed
     }
 
     /// Queues the last message; then what is control is sent and the connection ends.
     pub(crate) fn finish<M: Serialize>(&self, message: &M) {
-        self.push(encoded(message, Vec::new()), true);
+        self.push_item(encoded(message, Vec::new()));
         let mut state = self.lock();
         if state.phase == Phase::Open {
             state.phase = Phase::Finishing;
         }
         drop(state);
         self.wake();
-        self.drained.notify_waiters();
     }
 
     /// Drops everything and ends the writer.
     pub(crate) fn close(&self) {
         self.shut(&mut self.lock());
-        self.drained.notify_waiters();
         self.wake();
     }
 
@@ -179,34 +220,12 @@ impl Outbox {
         }
     }
 
-    /// Waits until less than the high-water mark is queued, or the outbox is closed.
-    pub(crate) async fn room(&self) {
-        loop {
-            let drained = self.drained.notified();
-            {
-                let mut state = self.lock();
-                if state.bytes < self.high_water || state.phase != Phase::Open {
-                    return;
-                }
-                state.sources_wait = true;
-                state.writer_waits = false;
-            }
-            self.ready.notify_one();
-            drained.await;
-        }
-    }
-
     /// Whether the last message is queued or was sent.
     pub(crate) fn is_finishing(&self) -> bool {
         self.lock().phase != Phase::Open
     }
 
-    /// Whether a source should wait for [`Outbox::room`].
-    pub(crate) fn is_high(&self) -> bool {
-        self.lock().bytes >= self.high_water
-    }
-
-    fn push(&self, item: Option<Item>, control: bool) -> Pushed {
+    fn push_item(&self, item: Option<Item>) -> Pushed {
         let Some(item) = item else {
             return Pushed::Ignored;
         };
@@ -215,57 +234,98 @@ impl Outbox {
         if state.phase != Phase::Open {
             return Pushed::Ignored;
         }
-        if state.bytes + cost > self.bound_now() {
-            self.shut(&mut state);
-            drop(state);
-            self.ready.notify_one();
-            self.drained.notify_waiters();
-            return Pushed::Overflow;
+        if state.control_bytes + cost > self.control_bound_now(&state) {
+            return self.overflow(state);
         }
-        state.bytes += cost;
+        state.control_bytes += cost;
         self.budget.fetch_add(cost, Ordering::Relaxed);
-        if control {
-            state.control.push_back(item);
-        } else {
-            state.bulk.push_back(item);
-        }
+        state.control.push_back(item);
         Pushed::Taken
     }
 
-    fn bound_now(&self) -> usize {
-        let crowded = self.budget.load(Ordering::Relaxed) > ALL_OUTBOXES_BYTES;
-        if self.shrinks && crowded {
+    fn overflow(&self, mut state: MutexGuard<'_, State>) -> Pushed {
+        self.shut(&mut state);
+        drop(state);
+        self.ready.notify_one();
+        Pushed::Overflow
+    }
+
+    /// What control may fill: all that a client may have waiting, together with its bulk.
+    fn control_bound_now(&self, state: &State) -> usize {
+        match self.role {
+            Role::Client => self.client_bound_now().saturating_sub(state.bulk_bytes),
+            Role::Node => NODE_OUTBOX_BYTES,
+        }
+    }
+
+    fn bulk_bound_now(&self, state: &State) -> usize {
+        match self.role {
+            Role::Client => self.client_bound_now().saturating_sub(state.control_bytes),
+            Role::Node if self.waiting() > NODES_CROWDED_BYTES => NODE_CROWDED_STREAM_BYTES,
+            Role::Node => NODE_STREAM_BYTES,
+        }
+    }
+
+    fn client_bound_now(&self) -> usize {
+        if self.waiting() > ALL_OUTBOXES_BYTES {
             CROWDED_OUTBOX_BYTES
         } else {
-            self.bound
+            CLIENT_OUTBOX_BYTES
         }
+    }
+
+    /// For all peers, in bytes.
+    fn waiting(&self) -> usize {
+        self.budget.load(Ordering::Relaxed)
     }
 
     fn fill(&self, state: &mut State, batch: &mut Vec<Item>, max_bytes: usize) {
         let mut taken = 0;
         while taken < max_bytes && state.phase != Phase::Closed {
-            let next = match state.control.pop_front() {
-                None if state.phase == Phase::Open => state.bulk.pop_front(),
-                control => control,
+            let Some((item, freed)) = self.next(state) else {
+                break;
             };
-            let Some(item) = next else { break };
             taken += item.cost();
+            self.budget.fetch_sub(freed, Ordering::Relaxed);
             batch.push(item);
         }
-        state.bytes -= taken.min(state.bytes);
-        self.budget.fetch_sub(taken, Ordering::Relaxed);
-        if state.sources_wait && state.bytes < self.high_water / 2 {
-            state.sources_wait = false;
-            self.drained.notify_waiters();
+    }
+
+    /// What goes next, and what it took of the bounds: control, then credit, then bulk.
+    fn next(&self, state: &mut State) -> Option<(Item, usize)> {
+        if let Some(item) = state.control.pop_front() {
+            let cost = item.cost();
+            state.control_bytes -= cost.min(state.control_bytes);
+            return Some((item, cost));
+        }
+        if state.phase != Phase::Open {
+            return None;
+        }
+        if let Some((stream, bytes)) = state.grants.pop() {
+            let frame = StreamFrame::Credit { stream, bytes };
+            return Some((self.encoded_frame(frame, Vec::new())?, 0));
+        }
+        let item = state.bulk.pop()?;
+        let cost = item.cost();
+        state.bulk_bytes -= cost.min(state.bulk_bytes);
+        Some((item, cost))
+    }
+
+    fn encoded_frame(&self, frame: StreamFrame, bulk: Vec<Bytes>) -> Option<Item> {
+        match self.role {
+            Role::Client => encoded(&MasterToClient::Stream(frame), bulk),
+            Role::Node => encoded(&MasterToNode::Stream(frame), bulk),
         }
     }
 
     fn shut(&self, state: &mut State) {
         state.phase = Phase::Closed;
         state.control = VecDeque::new();
-        state.bulk = VecDeque::new();
-        self.budget.fetch_sub(state.bytes, Ordering::Relaxed);
-        state.bytes = 0;
+        state.grants = Grants::default();
+        state.bulk = Turns::default();
+        let bytes =
+            std::mem::take(&mut state.control_bytes) + std::mem::take(&mut state.bulk_bytes);
+        self.budget.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -8,14 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use teu_master_core::ConnectionId;
 use teu_protocol::{
-    ids::PublicKey,
-    message::{MasterToClient, MasterToNode, Refusal, RefusalCode, Role, StreamFrame},
+    ids::{PublicKey, StreamId},
+    message::{MasterToClient, MasterToNode, Refusal, RefusalCode, Role, StreamEnd, StreamFrame},
 };
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bounds::{CLIENT_OUTBOX_BYTES, NODE_HIGH_WATER_BYTES, NODE_OUTBOX_BYTES},
     outbox::{Budget, Outbox, Pushed},
     stream::StreamTable,
 };
@@ -52,10 +51,7 @@ impl Peer {
         gone: CancellationToken,
     ) -> (Arc<Self>, oneshot::Receiver<Verdict>) {
         let (verdict, decided) = oneshot::channel();
-        let outbox = match role {
-            Role::Client => Outbox::new(CLIENT_OUTBOX_BYTES, CLIENT_OUTBOX_BYTES, true, budget),
-            Role::Node => Outbox::new(NODE_OUTBOX_BYTES, NODE_HIGH_WATER_BYTES, false, budget),
-        };
+        let outbox = Outbox::new(role, budget);
         let streams = StreamTable::default();
         let verdict = Mutex::new(Some(verdict));
         (
@@ -86,26 +82,21 @@ impl Peer {
     }
 
     /// Queues a stream frame that must stay in the order of its stream: everything but Credit.
-    /// The caller wakes the outbox.
-    pub(crate) fn push_frame(&self, frame: StreamFrame, bulk: Vec<bytes::Bytes>) {
-        let pushed = match self.role {
-            Role::Client => self.outbox.push_bulk(&MasterToClient::Stream(frame), bulk),
-            Role::Node => self.outbox.push_bulk(&MasterToNode::Stream(frame), bulk),
-        };
+    /// `false` if too much waits for this node. The caller wakes the outbox.
+    #[must_use]
+    pub(crate) fn push_frame(&self, frame: StreamFrame, bulk: Vec<bytes::Bytes>) -> bool {
+        let pushed = self.outbox.push_frame(frame, bulk);
         self.note(pushed);
+        pushed != Pushed::Full
     }
 
-    /// Sends a Credit frame at once.
-    pub(crate) fn push_credit(&self, frame: StreamFrame) {
-        let pushed = match self.role {
-            Role::Client => self
-                .outbox
-                .push_control(&MasterToClient::Stream(frame), Vec::new()),
-            Role::Node => self
-                .outbox
-                .push_control(&MasterToNode::Stream(frame), Vec::new()),
-        };
+    /// Queues a stream's last word and wakes the outbox. There is always room for it.
+    pub(crate) fn push_close(&self, stream: StreamId, end: StreamEnd) {
+        let pushed = self
+            .outbox
+            .push_frame(StreamFrame::Close { stream, end }, Vec::new());
         self.note(pushed);
+        self.outbox.wake();
     }
 
     /// Sends `Closing` as the last message.
@@ -126,6 +117,14 @@ impl Peer {
             self.gone.cancel();
         }
     }
+}
+
+/// Why a stream ended whose node has too much waiting to be read.
+pub(crate) fn node_reads_too_slowly() -> Refusal {
+    Refusal::new(
+        RefusalCode::Unavailable,
+        "The stream was closed because its node reads too slowly: too much waits for it. Try again.",
+    )
 }
 
 /// Why a stream ended when its other side vanished.

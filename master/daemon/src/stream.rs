@@ -12,21 +12,21 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
 use bytes::Bytes;
 use teu_master_core::effect::StreamEndpoint;
 use teu_protocol::{
+    flow::{Overgrant, Overrun, SendWindow},
     ids::StreamId,
     message::{Refusal, RefusalCode, StreamEnd, StreamFrame},
 };
 
 use crate::{
-    bounds::MAX_WINDOW_BYTES,
     layers::{Download, Upload},
-    peer::Peer,
+    peer::{Peer, node_reads_too_slowly},
 };
 
 /// What a stream of a connection is.
@@ -92,7 +92,21 @@ struct Side {
     peer: Arc<Peer>,
     stream: StreamId,
     /// Bytes that this side may still be sent.
-    credit: Credit,
+    credit: Mutex<SendWindow>,
+}
+
+impl Side {
+    fn spend(&self, bytes: u64) -> Result<(), Overrun> {
+        self.credit().spend(bytes)
+    }
+
+    fn grant(&self, bytes: u64) -> Result<(), Overgrant> {
+        self.credit().grant(bytes)
+    }
+
+    fn credit(&self) -> MutexGuard<'_, SendWindow> {
+        self.credit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Two streams that are one.
@@ -125,7 +139,7 @@ impl Route {
         let side = |peer: Arc<Peer>, end: StreamEndpoint| Side {
             peer,
             stream: end.stream,
-            credit: Credit::new(end.window),
+            credit: Mutex::new(SendWindow::new(end.window)),
         };
         let route = Arc::new(Self {
             client: side(client, client_end),
@@ -161,33 +175,32 @@ impl Route {
                 if self.is_closed() {
                     return Forwarded::Ignored;
                 }
-                if !receiver.credit.spend(bytes) {
-                    return self.break_off();
+                if receiver.spend(bytes).is_err() {
+                    return self.break_off(&broken_rules());
                 }
             }
             StreamFrame::Credit { bytes, .. } => {
-                if !sender.credit.grant(*bytes) {
-                    return self.break_off();
+                if sender.grant(*bytes).is_err() {
+                    return self.break_off(&broken_rules());
                 }
-                receiver.peer.push_credit(frame.renumbered(receiver.stream));
+                receiver.peer.outbox.push_credit(receiver.stream, *bytes);
                 return Forwarded::Sent;
             }
             StreamFrame::Eof { .. } => {}
-            StreamFrame::Close { .. } => {
+            StreamFrame::Close { end, .. } => {
                 if !self.unlink() {
                     return Forwarded::Ignored;
                 }
-                receiver
-                    .peer
-                    .push_frame(frame.renumbered(receiver.stream), Vec::new());
-                receiver.peer.outbox.wake();
+                receiver.peer.push_close(receiver.stream, end.clone());
                 return Forwarded::Closed;
             }
         }
-        receiver
-            .peer
-            .push_frame(frame.renumbered(receiver.stream), bulk);
-        Forwarded::Queued
+        let frame = frame.renumbered(receiver.stream);
+        if receiver.peer.push_frame(frame, bulk) {
+            Forwarded::Queued
+        } else {
+            self.break_off(&node_reads_too_slowly())
+        }
     }
 
     /// Ends the stream on both sides, for this reason. `false` if it was over already.
@@ -196,14 +209,7 @@ impl Route {
         if first {
             for side in [&self.client, &self.node] {
                 let end = StreamEnd::Failed(reason.clone());
-                side.peer.push_frame(
-                    StreamFrame::Close {
-                        stream: side.stream,
-                        end,
-                    },
-                    Vec::new(),
-                );
-                side.peer.outbox.wake();
+                side.peer.push_close(side.stream, end);
             }
         }
         first
@@ -214,8 +220,8 @@ impl Route {
         (self.client.peer.id, self.client.stream)
     }
 
-    fn break_off(&self) -> Forwarded {
-        if self.end(&broken_rules()) {
+    fn break_off(&self, reason: &Refusal) -> Forwarded {
+        if self.end(reason) {
             Forwarded::Closed
         } else {
             Forwarded::Ignored
@@ -231,8 +237,10 @@ impl Route {
         if self.closed.swap(true, Ordering::AcqRel) {
             return false;
         }
-        self.client.peer.streams.remove(self.client.stream);
-        self.node.peer.streams.remove(self.node.stream);
+        for side in [&self.client, &self.node] {
+            side.peer.streams.remove(side.stream);
+            side.peer.outbox.forget_credit(side.stream);
+        }
         true
     }
 
@@ -262,68 +270,4 @@ pub(crate) fn broken_rules() -> Refusal {
         "The stream was closed because one side did not keep to its credit. \
          This is a defect of that program.",
     )
-}
-
-/// Bytes that may be sent towards somebody.
-#[derive(Debug)]
-pub(crate) struct Credit(AtomicU64);
-
-impl Credit {
-    /// What was granted when the stream was opened, at most [`MAX_WINDOW_BYTES`].
-    pub(crate) fn new(window: u64) -> Self {
-        Self(AtomicU64::new(window.min(MAX_WINDOW_BYTES)))
-    }
-
-    /// Takes all of `bytes`, or nothing.
-    pub(crate) fn spend(&self, bytes: u64) -> bool {
-        let spent = |credit: u64| credit.checked_sub(bytes);
-        self.0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, spent)
-            .is_ok()
-    }
-
-    /// Takes what there is, up to `most`.
-    pub(crate) fn spend_up_to(&self, most: u64) -> u64 {
-        let spent = |credit: u64| Some(credit - credit.min(most));
-        let before = self
-            .0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, spent);
-        before.unwrap_or_default().min(most)
-    }
-
-    /// Adds; `false` (and nothing added) if more than [`MAX_WINDOW_BYTES`] were outstanding.
-    pub(crate) fn grant(&self, bytes: u64) -> bool {
-        let granted = |credit: u64| {
-            credit
-                .checked_add(bytes)
-                .filter(|sum| *sum <= MAX_WINDOW_BYTES)
-        };
-        self.0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, granted)
-            .is_ok()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credit_is_never_overspent_and_never_unbounded() {
-        let credit = Credit::new(100);
-        assert!(credit.spend(60));
-        assert!(!credit.spend(41), "only 40 are left");
-        assert_eq!(credit.spend_up_to(1000), 40);
-        assert!(!credit.spend(1));
-        assert!(credit.grant(MAX_WINDOW_BYTES));
-        assert!(!credit.grant(1), "the window is full");
-        assert!(!credit.grant(u64::MAX), "no overflow");
-    }
-
-    #[test]
-    fn an_opening_window_is_clamped() {
-        let credit = Credit::new(u64::MAX);
-        assert!(credit.spend(MAX_WINDOW_BYTES));
-        assert!(!credit.spend(1));
-    }
 }

@@ -16,7 +16,7 @@ mod watch_keeper;
 
 pub use found::{FoundContainer, find};
 pub use prepare::{prepare, wake};
-pub use refuse::{refuse_internal, refuse_start};
+pub use refuse::{refuse_internal, refuse_running, refuse_start};
 pub use retire::{release, remove};
 pub use start_plan::exec_plan;
 pub use table::{Entry, ProcessEntry, ProcessProgress, Sandbox, Table};

@@ -22,6 +22,7 @@ mod log;
 mod payload;
 mod plan;
 mod process;
+mod reaper;
 mod report;
 mod runtime;
 mod stub;

@@ -3,7 +3,7 @@
 //! Owner: systemd, or `teu dev`. Invariant: the hidden subcommands `launcher` and `unpack` are
 //! dispatched before any thread exists: keepers are forked from the one, the other confines itself.
 
-use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, net::Ipv4Addr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use miette::{IntoDiagnostic, WrapErr, miette};
@@ -66,6 +66,12 @@ enum Verb {
     },
     /// Destroy everything that a stopped node has left on this machine, its data included.
     Purge {
+        /// Only end and remove what lives: containers, bridge, firewall table, control groups.
+        #[arg(long)]
+        keep_data: bool,
+        /// Where volumes lie: the loop device of that file is given back, the file stays.
+        #[arg(long, value_name = "POOL", default_value_t)]
+        pool: PoolChoice,
         /// Which node.
         #[arg(long, value_name = "NAME", default_value_t)]
         instance: InstanceName,
@@ -106,9 +112,20 @@ fn perform(verb: Verb) -> miette::Result<()> {
             let key = load_or_make_key(&data).into_diagnostic()?;
             print_line(&key.public().to_string())
         }
-        Verb::Purge { instance, data } => runtime()?
-            .block_on(purge::run(&instance, &data))
-            .into_diagnostic(),
+        Verb::Purge {
+            keep_data,
+            pool,
+            instance,
+            data,
+        } => {
+            let kept = match keep_data {
+                true => purge::Data::Keep,
+                false => purge::Data::Remove { pool },
+            };
+            runtime()?
+                .block_on(purge::run(&instance, &data, &kept))
+                .into_diagnostic()
+        }
         Verb::Run {
             master,
             fqdn,

@@ -1,7 +1,7 @@
 //! Removing all that a stopped node has left on its machine.
 //!
 //! Owner: `teu-node purge`. Invariant: refuses while an agent runs; afterwards no process, cgroup,
-//! interface, rule or file of the instance is left.
+//! interface or rule of the instance is left, and no file or loop device unless its data are kept.
 
 mod mounts;
 
@@ -19,6 +19,7 @@ use crate::{
         names::InstanceName,
         net::{NetConfig, NetError, NetworkHandle},
     },
+    volumes::pool::PoolChoice,
 };
 
 /// Stands in for addresses that are not known any more.
@@ -59,11 +60,23 @@ pub enum PurgeError {
     },
 }
 
-/// Removes everything.
+/// What becomes of the node's data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// They stay, and so does the pool as it is mounted: the node can be started again.
+    Keep,
+    /// They go. Of a pool elsewhere only the loop device is given back.
+    Remove {
+        /// Where the pool lies.
+        pool: PoolChoice,
+    },
+}
+
+/// Ends and removes all that the node has left.
 ///
 /// # Errors
 /// [`PurgeError`]; what comes before it in the order of the code is removed.
-pub async fn run(instance: &InstanceName, root: &Path) -> Result<(), PurgeError> {
+pub async fn run(instance: &InstanceName, root: &Path, kept: &Data) -> Result<(), PurgeError> {
     let data = DataDir::open(root)?;
     let lock = data.lock()?;
     let run_dir = Path::new("/run").join(instance.as_str());
@@ -91,15 +104,28 @@ pub async fn run(instance: &InstanceName, root: &Path) -> Result<(), PurgeError>
         .await?
         .close()
         .await?;
+    let Data::Remove { pool } = kept else {
+        return remove(&[&run_dir]);
+    };
     // Volumes stay where they are, unless their file is in the data directory and goes with it.
     mounts::unmount(&data.path().join("volumes"))?;
     mounts::unmount(&data.path().join("scratch"))?;
+    let elsewhere = match pool {
+        PoolChoice::Loop(file) => Some(file.as_path()),
+        _ => None,
+    };
+    // Also those that an agent which was killed had attached and not mounted yet.
+    mounts::detach_files(|file| file.starts_with(data.path()) || Some(file) == elsewhere);
     drop(lock);
-    for path in [run_dir.as_path(), root] {
+    remove(&[&run_dir, root])
+}
+
+fn remove(paths: &[&Path]) -> Result<(), PurgeError> {
+    for path in paths {
         match std::fs::remove_dir_all(path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(PurgeError::Remove {
-                    path: path.to_owned(),
+                    path: path.to_path_buf(),
                     source,
                 });
             }

@@ -34,11 +34,35 @@ const BATCH: usize = 8;
 /// How often the shelf is looked after.
 const TICK: Duration = Duration::from_secs(5);
 
-type Answer = oneshot::Sender<Result<WarmSlot, SlotError>>;
+/// A keeper that lives answers within microseconds; on a busy machine, within this.
+const CHECK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Slots in a row that may turn out dead before whoever wants one learns it: more than a shelf
+/// holds after somebody killed all its keepers, few enough that a machine on which every keeper
+/// dies is not tried for ever.
+const DEAD_MAX: u32 = 64;
+
+/// Somebody who wants a slot.
+#[derive(Debug)]
+struct Taker {
+    answer: oneshot::Sender<Result<WarmSlot, SlotError>>,
+    /// Dead slots that were to be this one's.
+    dead: u32,
+}
+
+/// What became of work that was started beside the task.
+#[derive(Debug)]
+enum Word {
+    Made(Result<WarmSlot, SlotError>),
+    /// The taker has a slot whose keeper lives, or went away: then the slot comes back.
+    Unwanted(WarmSlot),
+    /// The slot was dead.
+    Dead(WarmSlot, Taker),
+}
 
 #[derive(Debug)]
 enum Ask {
-    Take(Answer),
+    Take(Taker),
     Close(oneshot::Sender<()>),
 }
 
@@ -72,14 +96,14 @@ impl SlotsHandle {
         Self { asks }
     }
 
-    /// A slot: at once if one is ready. Dropping the future gives it back.
+    /// A slot whose keeper answers: at once if one is ready. Dropping the future gives it back.
     ///
     /// # Errors
     /// Why none can be made.
     pub async fn take(&self) -> Result<WarmSlot, SlotError> {
         let (answer, given) = oneshot::channel();
         self.asks
-            .send(Ask::Take(answer))
+            .send(Ask::Take(Taker { answer, dead: 0 }))
             .await
             .map_err(|_| SlotError::Stopped)?;
         given.await.map_err(|_| SlotError::Stopped)?
@@ -95,20 +119,20 @@ impl SlotsHandle {
 }
 
 struct SlotTask {
-    shelf: Shelf<WarmSlot, Answer>,
+    shelf: Shelf<WarmSlot, Taker>,
     maker: SlotMaker,
     epoch: Instant,
 }
 
 impl SlotTask {
     async fn run(mut self, mut inbox: mpsc::Receiver<Ask>) {
-        let (made_out, mut made) = mpsc::unbounded_channel();
+        let (words, mut heard) = mpsc::unbounded_channel();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let effects = tokio::select! {
                 ask = inbox.recv() => match ask {
-                    Some(Ask::Take(answer)) => self.shelf.want(answer, self.epoch.elapsed()),
+                    Some(Ask::Take(taker)) => self.shelf.want(taker, self.epoch.elapsed()),
                     Some(Ask::Close(answer)) => {
                         self.maker.destroy(self.shelf.close()).await;
                         let _ = answer.send(());
@@ -116,25 +140,41 @@ impl SlotTask {
                     }
                     None => return,
                 },
-                Some(outcome) = made.recv() => match outcome {
-                    Ok(slot) => self.shelf.made(slot),
-                    Err(error) => {
-                        self.failed(error);
-                        Vec::new()
-                    }
-                },
+                Some(word) = heard.recv() => self.heard(word),
                 _ = tick.tick() => {
-                    self.shelf.forget(oneshot::Sender::is_closed);
+                    self.shelf.forget(|taker| taker.answer.is_closed());
                     self.shelf.tick(self.epoch.elapsed())
                 }
             };
-            self.perform(effects, &made_out);
+            self.perform(effects, &words);
+        }
+    }
+
+    fn heard(&mut self, word: Word) -> Vec<ShelfEffect<WarmSlot, Taker>> {
+        match word {
+            Word::Made(Ok(slot)) => self.shelf.made(slot),
+            Word::Made(Err(error)) => {
+                self.failed(error);
+                Vec::new()
+            }
+            Word::Unwanted(slot) => vec![ShelfEffect::Retire(slot)],
+            Word::Dead(slot, mut taker) => {
+                tracing::warn!(slot = %slot.net.slot, "a warm slot's keeper does not answer; the next slot is taken");
+                let mut effects = vec![ShelfEffect::Retire(slot)];
+                taker.dead += 1;
+                if taker.dead >= DEAD_MAX {
+                    drop(taker.answer.send(Err(SlotError::Dead(DEAD_MAX))));
+                } else if !taker.answer.is_closed() {
+                    effects.extend(self.shelf.want_next(taker, self.epoch.elapsed()));
+                }
+                effects
+            }
         }
     }
 
     fn failed(&mut self, error: SlotError) {
         match self.shelf.failed() {
-            Some(answer) => drop(answer.send(Err(error))),
+            Some(taker) => drop(taker.answer.send(Err(error))),
             None => tracing::warn!(
                 "a slot could not be prepared: {}",
                 crate::link::chain(&error)
@@ -144,24 +184,29 @@ impl SlotTask {
 
     fn perform(
         &mut self,
-        effects: Vec<ShelfEffect<WarmSlot, Answer>>,
-        made: &mpsc::UnboundedSender<Result<WarmSlot, SlotError>>,
+        effects: Vec<ShelfEffect<WarmSlot, Taker>>,
+        words: &mpsc::UnboundedSender<Word>,
     ) {
-        // Effects of effects: a slot whose taker has gone comes back.
-        let mut todo: std::collections::VecDeque<_> = effects.into();
-        while let Some(effect) = todo.pop_front() {
+        for effect in effects {
             match effect {
-                ShelfEffect::Give(slot, answer) => {
-                    if let Err(Ok(slot)) = answer.send(Ok(slot)) {
-                        todo.push_back(ShelfEffect::Retire(slot));
-                    }
+                ShelfEffect::Give(slot, taker) => {
+                    drop(tokio::spawn(give(slot, taker, words.clone())))
                 }
                 ShelfEffect::Make(count) => {
                     let urgent = self.shelf.waiting() > 0;
-                    self.maker.make(count, urgent, made.clone());
+                    self.maker.make(count, urgent, words.clone());
                 }
                 ShelfEffect::Retire(slot) => self.maker.retire(slot),
             }
         }
+    }
+}
+
+/// Hands a slot over if its keeper answers. Whatever happens, the task hears where the slot stayed.
+async fn give(slot: WarmSlot, taker: Taker, words: mpsc::UnboundedSender<Word>) {
+    if !slot.keeper.answers(CHECK_PATIENCE).await {
+        let _ = words.send(Word::Dead(slot, taker));
+    } else if let Err(Ok(slot)) = taker.answer.send(Ok(slot)) {
+        let _ = words.send(Word::Unwanted(slot));
     }
 }

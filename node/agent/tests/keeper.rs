@@ -14,6 +14,8 @@ mod death;
 mod further;
 #[path = "keeper/odd_images.rs"]
 mod odd_images;
+#[path = "keeper/reaping.rs"]
+mod reaping;
 #[path = "keeper/rig.rs"]
 mod rig;
 #[path = "keeper/root.rs"]
@@ -41,6 +43,7 @@ mod working_dirs;
 
 use rig::{Rig, command, sh};
 use teu_node::keeper::{ExitStatus, Refusal, StartError};
+use teu_protocol::image_config::signal::Signal;
 
 #[tokio::test]
 async fn output_and_exit_code_are_told() {
@@ -73,7 +76,7 @@ async fn a_signal_is_told_as_one() {
         .link
         .signal(
             boxed.main(),
-            libc::SIGKILL,
+            Signal::KILL,
             teu_node::keeper::SignalScope::Leader,
         )
         .await
@@ -95,7 +98,7 @@ async fn sigterm_reaches_a_handler() {
         .link
         .signal(
             boxed.main(),
-            libc::SIGTERM,
+            Signal::TERM,
             teu_node::keeper::SignalScope::Leader,
         )
         .await

@@ -245,7 +245,9 @@ impl Container {
     }
 
     fn why(&self, end: ProcessEnd) -> Termination {
-        let cause = if end.out_of_memory && end.status != ExitStatus::Code(0) {
+        let cause = if end.timed_out && end.status != ExitStatus::Code(0) {
+            Cause::TimedOut
+        } else if end.out_of_memory && end.status != ExitStatus::Code(0) {
             Cause::OutOfMemory
         } else if self.stop_asked {
             Cause::Stopped

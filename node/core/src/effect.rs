@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use teu_protocol::{
     ids::{ContainerId, ProcessId, RequestId, StreamId},
+    image_config::signal::Signal,
     message::{LogStart, NodeEvent, NodeReplyBody, Refusal, TermSize, Termination},
 };
 
@@ -64,8 +65,8 @@ pub enum Effect {
         container: ContainerId,
         /// Which process.
         process: ProcessId,
-        /// The signal's number.
-        signal: u8,
+        /// The signal.
+        signal: Signal,
     },
     /// Start a further process. Answered by `ExecStarted`.
     Exec(Box<ExecPlan>),

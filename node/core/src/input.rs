@@ -29,6 +29,8 @@ pub struct ProcessEnd {
     pub status: ExitStatus,
     /// The kernel killed in its group for want of memory.
     pub out_of_memory: bool,
+    /// Its timeout was over, and it was killed for that.
+    pub timed_out: bool,
 }
 
 /// Something that happened.

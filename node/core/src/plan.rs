@@ -46,6 +46,10 @@ pub struct SpawnPlan {
     pub tty: Option<TermSize>,
     /// Standard input stays open.
     pub stdin: bool,
+    /// Killed this long after its start.
+    pub timeout_ms: Option<u64>,
+    /// An init of ours in front of the program.
+    pub init: bool,
     /// Written before anything runs, with their owners and contents.
     pub files: Vec<(PreBootFile, Owner, Bytes)>,
     /// Not to be started yet.
@@ -75,6 +79,8 @@ pub struct ExecPlan {
     pub tty: Option<TermSize>,
     /// Standard input stays open.
     pub stdin: bool,
+    /// Killed this long after its start.
+    pub timeout_ms: Option<u64>,
     /// Ends with this attachment.
     pub bound: Option<AttachmentId>,
 }
@@ -114,6 +120,8 @@ pub fn plan_spawn(spawn: &NodeSpawn, bulk: &[Bytes], platform: &str) -> Result<S
         hostname,
         tty: spec.process.tty,
         stdin: spec.process.stdin,
+        timeout_ms: spec.process.timeout_ms,
+        init: spec.init,
         files: with_contents(&spec.files, bulk)?,
         asleep: spec.asleep,
     })
@@ -151,6 +159,7 @@ pub fn plan_exec(
         process: process.into(),
         tty: spec.tty,
         stdin: spec.stdin,
+        timeout_ms: spec.timeout_ms,
         bound,
     })
 }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 use teu_protocol::{
     ids::{AttachmentId, ContainerId, Digest, ProcessId, PublicKey, SessionId, Tag},
-    image_config::ProcessTemplate,
+    image_config::{ProcessTemplate, signal::Signal},
     message::{ContainerState, Lifetime, NodeContainer, NodeSpawn, ResourceLimits, VolumeMount},
 };
 
@@ -25,7 +25,7 @@ pub struct ProcessRecord {
     /// `user`, `uid`, `user:group` or `uid:gid`; empty: root.
     pub user: String,
     /// What asks it to end.
-    pub stop_signal: u8,
+    pub stop_signal: Signal,
 }
 
 impl std::fmt::Debug for ProcessRecord {

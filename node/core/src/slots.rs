@@ -76,6 +76,19 @@ impl<S, W> Shelf<S, W> {
         effects
     }
 
+    /// Whoever was given a slot that turned out dead: the next one is theirs, before those who
+    /// came later.
+    pub fn want_next(&mut self, who: W, now: Duration) -> Vec<ShelfEffect<S, W>> {
+        self.last_want = now;
+        let mut effects = Vec::new();
+        match self.ready.pop_front() {
+            Some(slot) => effects.push(ShelfEffect::Give(slot, who)),
+            None => self.waiting.push_front(who),
+        }
+        effects.extend(self.refill());
+        effects
+    }
+
     /// A slot that was ordered is prepared.
     pub fn made(&mut self, slot: S) -> Vec<ShelfEffect<S, W>> {
         self.making = self.making.saturating_sub(1);

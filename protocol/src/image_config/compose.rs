@@ -8,7 +8,7 @@
 use super::{
     ImageConfig,
     environment::{merge_env, name_of},
-    signal,
+    signal::{Signal, UnknownSignal},
 };
 use crate::message::{ProcessSpec, SpawnSpec};
 
@@ -29,7 +29,7 @@ pub struct Overrides {
     pub working_dir: Option<String>,
     /// As in [`super::user::resolve`].
     pub user: Option<String>,
-    /// As in [`signal::parse`].
+    /// As [`Signal`] reads it.
     pub stop_signal: Option<String>,
     /// What HOSTNAME says.
     pub hostname: String,
@@ -81,7 +81,7 @@ pub struct ProcessTemplate {
     /// As in [`super::user::resolve`]; empty: root.
     pub user: String,
     /// Signal number that asks it to end.
-    pub stop_signal: u8,
+    pub stop_signal: Signal,
 }
 
 /// Why no process can be composed.
@@ -94,8 +94,8 @@ pub enum ComposeError {
     #[error("the working directory `{0}` is not an absolute path; start it with `/`")]
     RelativeWorkingDir(String),
     /// Not a signal.
-    #[error("`{0}` is not a signal; use a name such as SIGTERM or a number from 1 to 64")]
-    UnknownSignal(String),
+    #[error(transparent)]
+    UnknownSignal(#[from] UnknownSignal),
     /// A NUL byte, or an environment name that is empty.
     #[error("{0} holds a NUL byte or an empty name, which no Linux process can be given")]
     Unrepresentable(&'static str),
@@ -159,13 +159,12 @@ fn compose_cwd(image: &ImageConfig, user: &Overrides) -> Result<String, ComposeE
     }
 }
 
-fn compose_stop_signal(image: &ImageConfig, user: &Overrides) -> Result<u8, ComposeError> {
+fn compose_stop_signal(image: &ImageConfig, user: &Overrides) -> Result<Signal, ComposeError> {
     if let Some(text) = non_empty(user.stop_signal.as_deref()) {
-        return signal::parse(text)
-            .ok_or_else(|| ComposeError::UnknownSignal(text.chars().take(64).collect()));
+        return Ok(text.parse()?);
     }
     // An image's own nonsense is not the user's fault: Docker falls back as well.
-    Ok(signal::parse(&image.stop_signal).unwrap_or(signal::SIGTERM))
+    Ok(image.stop_signal.parse().unwrap_or(Signal::TERM))
 }
 
 impl ProcessTemplate {
@@ -386,14 +385,14 @@ mod tests {
             ..image(None, Some("sh"))
         };
         let plain = compose(&image, &Overrides::default()).unwrap();
-        assert_eq!((&*plain.user, plain.stop_signal), ("www", 15));
+        assert_eq!((&*plain.user, plain.stop_signal), ("www", Signal::TERM));
         let wishes = |signal: &str| Overrides {
             user: Some("0:0".into()),
             stop_signal: Some(signal.into()),
             ..Overrides::default()
         };
         let other = compose(&image, &wishes("QUIT")).unwrap();
-        assert_eq!((&*other.user, other.stop_signal), ("0:0", 3));
+        assert_eq!((&*other.user, other.stop_signal), ("0:0", Signal::QUIT));
         assert_eq!(
             compose(&image, &wishes("SIGFOO")),
             Err(ComposeError::UnknownSignal("SIGFOO".into()))

@@ -13,6 +13,7 @@ use crate::ids::{
     AttachmentId, ContainerId, Digest, ProcessId, PublicKey, RequestId, SessionId, StreamId, Tag,
     VolumeId,
 };
+use crate::image_config::signal::Signal;
 
 /// An order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ pub enum NodeRequestBody {
         /// Which.
         container: ContainerId,
         /// Instead of the image's stop signal.
-        signal: Option<u8>,
+        signal: Option<Signal>,
         /// Milliseconds until SIGKILL.
         grace_ms: u32,
     },
@@ -45,8 +46,8 @@ pub enum NodeRequestBody {
         container: ContainerId,
         /// Which process.
         process: Option<ProcessId>,
-        /// The signal's number.
-        signal: u8,
+        /// The signal.
+        signal: Signal,
     },
     /// → `Done`, also if there is no such container.
     Destroy(ContainerId),

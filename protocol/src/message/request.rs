@@ -11,6 +11,7 @@ use crate::ids::{
     ContainerId, Digest, NodeId, ProcessId, PublicKey, RequestId, SessionId, StreamId, Tag,
     VolumeId,
 };
+use crate::image_config::signal::Signal;
 
 /// Asks for something.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,7 +46,7 @@ pub enum RequestBody {
         /// Which.
         container: ContainerId,
         /// Instead of the image's stop signal.
-        signal: Option<u8>,
+        signal: Option<Signal>,
         /// Milliseconds until SIGKILL.
         grace_ms: u32,
     },
@@ -55,8 +56,8 @@ pub enum RequestBody {
         container: ContainerId,
         /// Which process.
         process: Option<ProcessId>,
-        /// The signal's number.
-        signal: u8,
+        /// The signal.
+        signal: Signal,
     },
     /// → `Done`, when nothing of it is left.
     Destroy(ContainerId),

@@ -37,6 +37,10 @@ pub struct SpawnSpec {
     pub hostname: Option<String>,
     /// The image as the user named it, for lists.
     pub image_name: String,
+    /// A process of the node's is the container's first one: it starts the program, passes signals on
+    /// to it, and reaps what nobody waits for.
+    #[serde(default)]
+    pub init: bool,
 }
 
 impl SpawnSpec {
@@ -57,6 +61,7 @@ impl SpawnSpec {
             lifetime: Lifetime::Session,
             hostname: None,
             image_name: image_name.into(),
+            init: false,
         }
     }
 }
@@ -76,6 +81,10 @@ pub struct ProcessSpec {
     pub tty: Option<TermSize>,
     /// Standard input stays open (else it reads as empty).
     pub stdin: bool,
+    /// Milliseconds from its start until the node kills it, and all that it started (of a container:
+    /// all that runs in it), with the cause `TimedOut`. 1 to 31,622,400,000 (366 days).
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
 }
 
 /// A terminal's size in characters.

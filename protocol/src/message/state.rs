@@ -62,6 +62,8 @@ pub enum ContainerState {
         /// Milliseconds since 1970.
         at_ms: u64,
     },
+    /// Nothing of it is left. Never sent: handles of a program show it once they know.
+    Destroyed,
 }
 
 /// How and why something ended.
@@ -135,6 +137,8 @@ pub enum Cause {
     Stopped,
     /// Out of its memory limit.
     OutOfMemory,
+    /// Its `timeout_ms` was over.
+    TimedOut,
     /// Its session or attachment ended.
     SessionEnded,
     /// The node restarted, or lost the container's supervisor.

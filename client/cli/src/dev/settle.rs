@@ -1,23 +1,22 @@
 //! Before and after the start: keys, enrolment, the client's pinned location, readiness.
 
-use std::{fs, os::unix::fs::OpenOptionsExt as _, process::Stdio, time::Duration};
+use std::{fs, time::Duration};
 
 use serde::Serialize;
 use teu::{
-    Location, NodeState, Session,
+    Location, NodeState, Session, Severity,
     config::{Account, Config, LocationEntry},
 };
-use tokio::{process::Command, time::Instant};
+use tokio::time::Instant;
 
-use super::{
-    DevError, Layout,
-    layout::{SERIAL, file_error},
-    supervise,
-};
-use crate::{args::Globals, failure::Failure};
+use super::{DevError, Layout, error::file_error, layout::SERIAL, mark::USUAL_POOL};
+use crate::{args::Globals, failure::Failure, output};
 
 /// How long a start may take: keys, store, bridge, firewall, warm slots; on a slow machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a pool may take to be opened: a file system that was not unmounted is checked.
+const POOL_WITHIN: Duration = Duration::from_secs(30);
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -43,8 +42,8 @@ struct BootstrapNode {
 }
 
 /// Makes what is missing: keys, the enrolment of both, the pinned location. Gives the master's key.
-pub(super) async fn settle(globals: &Globals, layout: &Layout) -> Result<String, Failure> {
-    let account = Account::load_or_create(&layout.home)?;
+pub(super) async fn settle(layout: &Layout) -> Result<String, Failure> {
+    let account = Account::load_or_create(layout.home())?;
     let node = layout.node_key().await?;
     let bootstrap = Bootstrap {
         accounts: vec![BootstrapAccount {
@@ -60,23 +59,36 @@ pub(super) async fn settle(globals: &Globals, layout: &Layout) -> Result<String,
     let path = layout.bootstrap();
     fs::write(&path, serde_json::to_vec_pretty(&bootstrap)?).map_err(file_error("write", &path))?;
     let key = layout.master_key().await?;
-    pin(globals, layout, &key)?;
+    pin(layout, &key)?;
     Ok(key)
 }
 
-/// Tells this user's commands where the location is and what its key is.
-fn pin(_globals: &Globals, layout: &Layout, key: &str) -> Result<(), Failure> {
-    let mut config = Config::load(&layout.home)?;
-    let key = parsed(key)?;
-    has_port(&config, layout, key)?;
+/// Tells this user's commands where the location is and what its key is. (That the name is free for it,
+/// the claim has seen to.)
+fn pin(layout: &Layout, key: &str) -> Result<(), Failure> {
+    let mut config = Config::load(layout.home())?;
     let entry = LocationEntry {
         fqdn: layout.fqdn(),
         endpoint: layout.endpoint(),
-        key,
+        key: parsed(key)?,
         serial: SERIAL,
     };
-    config.locations.insert(layout.name.clone(), entry);
-    config.default.get_or_insert_with(|| layout.name.clone());
+    config.add(layout.name(), entry);
+    Ok(config.save()?)
+}
+
+/// Takes that back.
+pub(super) fn forget(layout: &Layout) -> Result<(), Failure> {
+    let mut config = Config::load(layout.home())?;
+    let known = config.locations.get(layout.name());
+    // It may be another's by now.
+    if known.is_none_or(|known| known.endpoint != layout.endpoint()) {
+        return Ok(());
+    }
+    config.locations.remove(layout.name());
+    if config.default.as_deref() == Some(layout.name()) {
+        config.default = None;
+    }
     Ok(config.save()?)
 }
 
@@ -87,31 +99,28 @@ fn parsed(key: &str) -> Result<teu::PublicKey, DevError> {
     })
 }
 
-/// Another location must not lose its place in the client's list to one that cannot start. (Ours may
-/// have outlived its supervisor.)
-fn has_port(config: &Config, layout: &Layout, key: teu::PublicKey) -> Result<(), DevError> {
-    let known = config.locations.get(&layout.name);
-    if known.is_some_and(|known| known.key == key) {
-        return Ok(());
-    }
-    port_is_free(&layout.endpoint())
-}
-
-fn port_is_free(endpoint: &str) -> Result<(), DevError> {
-    match std::net::TcpListener::bind(endpoint) {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            Err(DevError::PortTaken(endpoint.to_owned()))
-        }
-        // Other troubles are the master's to tell.
-        _ => Ok(()),
-    }
-}
-
 fn host_name() -> String {
     rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned()
+}
+
+/// The command that asks this location, as a shell takes it.
+pub(super) fn client_command(globals: &Globals, layout: &Layout, verb: &str) -> String {
+    let mut words = vec!["teu".to_owned()];
+    if let Some(home) = &globals.home {
+        words.push(format!(
+            "--home {}",
+            output::quoted(&home.display().to_string())
+        ));
+    }
+    let config = Config::load(layout.home()).ok();
+    if config.and_then(|config| config.default).as_deref() != Some(layout.name()) {
+        words.push(format!("--location {}", layout.name()));
+    }
+    words.push(verb.to_owned());
+    words.join(" ")
 }
 
 /// Waits until the location's offer has a node that takes containers.
@@ -122,23 +131,15 @@ pub(super) async fn wait_ready(globals: &Globals, layout: &Layout) -> Result<(),
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(not_ready(layout).into());
+            let seconds = READY_WITHIN.as_secs();
+            return Err(DevError::NotReady { seconds }.into());
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
 async fn is_ready(globals: &Globals, layout: &Layout, deadline: Instant) -> bool {
-    let Ok(session) = globals.session.parse() else {
-        return false;
-    };
-    let connect = Location::builder()
-        .home(&layout.home)
-        .location(&layout.name)
-        .session(Session::Persistent(session))
-        .name("teu dev")
-        .connect();
-    let Ok(Ok(location)) = tokio::time::timeout_at(deadline, connect).await else {
+    let Ok(Ok(location)) = tokio::time::timeout_at(deadline, connect(globals, layout)).await else {
         return false;
     };
     let mut offer = location.offer();
@@ -148,86 +149,59 @@ async fn is_ready(globals: &Globals, layout: &Layout, deadline: Instant) -> bool
     ready
 }
 
-fn not_ready(layout: &Layout) -> DevError {
-    let (log, path) = end_of_log(layout);
-    DevError::NotReady {
-        seconds: READY_WITHIN.as_secs(),
-        log,
-        path,
-    }
+/// Connects as the location's administrator.
+pub(super) async fn connect(globals: &Globals, layout: &Layout) -> Result<Location, Failure> {
+    let session = globals.session.parse().map_err(Failure::SessionName)?;
+    let location = Location::builder()
+        .home(layout.home())
+        .location(layout.name())
+        .session(Session::Persistent(session))
+        .name("teu dev")
+        .connect();
+    Ok(location.await?)
 }
 
-fn end_of_log(layout: &Layout) -> (String, String) {
-    let path = layout.log_file();
-    let log = fs::read_to_string(&path).unwrap_or_default();
-    let tail: Vec<&str> = log.lines().rev().take(10).collect();
-    let log = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
-    (log, path.display().to_string())
-}
-
-/// Starts the supervisor in the background, its output in the log file, and waits until ready.
-pub(super) async fn detach(globals: &Globals, layout: &Layout) -> Result<(), Failure> {
-    if let Some(pid) = supervise::running(layout) {
-        return Err(DevError::Running(pid).into());
+/// A pool that somebody has asked for by name must be there: says why it is not. (That of `auto` need
+/// not be.)
+pub(super) async fn check_pool(globals: &Globals, layout: &Layout) -> Result<(), Failure> {
+    let pool = &layout.mark.pool;
+    if matches!(pool.as_str(), USUAL_POOL | "none") {
+        return Ok(());
     }
-    fs::create_dir_all(&layout.data).map_err(file_error("make", &layout.data))?;
-    // Here as well as in the child: else whoever has the port would be taken for what was started.
-    let key = parsed(&layout.master_key().await?)?;
-    has_port(&Config::load(&layout.home)?, layout, key)?;
-    let path = layout.log_file();
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(file_error("open", &path))?;
-    let also = log.try_clone().map_err(file_error("open", &path))?;
-    let program = std::env::current_exe().map_err(file_error("find", "teu".as_ref()))?;
-    let mut command = Command::new("setsid");
-    command.arg(program);
-    if let Some(home) = &globals.home {
-        command.arg("--home").arg(home);
-    }
-    command.args([
-        "dev",
-        "--name",
-        &layout.name,
-        "--port",
-        &layout.port.to_string(),
-    ]);
-    command.args(["--instance", &layout.instance, "--range", &layout.range]);
-    command.arg("--data").arg(&layout.data);
-    if let Some(pool) = &layout.pool {
-        command.args(["--pool", pool]);
-    }
-    command.stdin(Stdio::null()).stdout(also).stderr(log);
-    let mut child = command.spawn().map_err(|source| DevError::Start {
-        program: "teu",
-        source,
-    })?;
-    tokio::select! {
-        outcome = wait_ready(globals, layout) => outcome,
-        _ = child.wait() => {
-            let (log, path) = end_of_log(layout);
-            Err(DevError::Ended { log, path }.into())
+    let location = connect(globals, layout).await?;
+    let why = tokio::time::timeout(POOL_WITHIN, pool_trouble(&location)).await;
+    location.close().await;
+    let why = match why {
+        Ok(why) => why?,
+        Err(_) => Some(format!(
+            "the node has not opened it within {} s; `teu doctor` says more",
+            POOL_WITHIN.as_secs()
+        )),
+    };
+    match why {
+        None => Ok(()),
+        Some(why) => Err(DevError::Pool {
+            pool: pool.clone(),
+            why,
         }
+        .into()),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_that_somebody_has_is_not_free() {
-        let somebody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = somebody.local_addr().unwrap().to_string();
-        let taken = port_is_free(&endpoint).unwrap_err();
-        assert_eq!(
-            taken.to_string(),
-            format!("something listens at {endpoint} already")
-        );
-        drop(somebody);
-        assert!(port_is_free(&endpoint).is_ok());
+/// Waits until the node has opened its pool; gives the reason if it cannot.
+async fn pool_trouble(location: &Location) -> Result<Option<String>, Failure> {
+    loop {
+        let nodes = location.nodes();
+        if nodes.iter().any(|node| node.capacity.pool_bytes > 0) {
+            return Ok(None);
+        }
+        let report = location.doctor().await?;
+        let bad = report.findings.into_iter().find(|finding| {
+            finding.severity == Severity::Bad && finding.subject.contains("volumes")
+        });
+        if let Some(finding) = bad {
+            return Ok(Some(finding.message));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }

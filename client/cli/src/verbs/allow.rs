@@ -24,9 +24,9 @@ pub(crate) async fn run(
     allowed: bool,
 ) -> Result<ExitCode, Failure> {
     let location = super::connect(globals, if allowed { "allow" } else { "disallow" }).await?;
-    let to = super::find(&location, &args.to).await?;
+    let to = super::find(globals, &location, &args.to).await?;
     for name in &args.from {
-        let from = super::find(&location, name).await?;
+        let from = super::find(globals, &location, name).await?;
         if allowed {
             to.allow_connection_from(&from).await?;
         } else {

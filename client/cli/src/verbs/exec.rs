@@ -1,10 +1,10 @@
 //! `teu exec`: a further process in a container.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 
-use super::run::EnvSpec;
+use super::run::{EnvSpec, duration};
 use crate::{args::Globals, failure::Failure, output, signals::Interrupts, stdio, terminal};
 
 /// Arguments of `teu exec`.
@@ -29,6 +29,9 @@ pub(crate) struct ExecArgs {
     /// The user (and group) that the process runs as
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
+    /// Kill the process after this long (exit code 124), such as 90s, 5m or 500ms
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
     /// The container's name or id
     container: String,
     /// The program and its arguments
@@ -42,7 +45,7 @@ pub(crate) async fn run(globals: &Globals, args: ExecArgs) -> Result<ExitCode, F
         terminal::require_input()?;
     }
     let location = super::connect(globals, "exec").await?;
-    let container = super::find(&location, &args.container).await?;
+    let container = super::find(globals, &location, &args.container).await?;
     let mut exec = container.run(&args.command).stdin(args.interactive);
     for variable in &args.env {
         if let Some((name, value)) = variable.resolve() {
@@ -54,6 +57,9 @@ pub(crate) async fn run(globals: &Globals, args: ExecArgs) -> Result<ExitCode, F
     }
     if let Some(user) = &args.user {
         exec = exec.user(user);
+    }
+    if let Some(timeout) = args.timeout {
+        exec = exec.timeout(timeout);
     }
     if args.tty {
         exec = exec.tty(terminal::size());

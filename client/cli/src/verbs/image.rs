@@ -8,7 +8,7 @@ use teu::{ImageInfo, Location};
 use crate::{
     args::{Format, Globals, Listing},
     failure::Failure,
-    output, progress,
+    json, output, progress,
 };
 
 /// Arguments of `teu images`.
@@ -99,7 +99,9 @@ pub(crate) async fn list(globals: &Globals, args: ListArgs) -> Result<ExitCode, 
         (true, _) => images
             .iter()
             .try_for_each(|image| output::line(&image.id.to_string()))?,
-        (false, Format::Json) => output::json(&images)?,
+        (false, Format::Json) => {
+            output::json(&images.iter().map(json::Image::from).collect::<Vec<_>>())?;
+        }
         (false, Format::Table) => {
             let header = ["NAME", "ID", "SIZE", "LAYERS", "PLATFORM", "ADDED"];
             output::table(&header, images.iter().flat_map(rows).collect())?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::{args::Globals, failure::Failure, output};
+use crate::{args::Globals, failure::Failure, json, output};
 
 /// Arguments of `teu inspect`.
 #[derive(Debug, Args)]
@@ -22,9 +22,18 @@ pub(crate) async fn run(globals: &Globals, args: InspectArgs) -> Result<ExitCode
     let location = super::connect(globals, "inspect").await?;
     let mut details = Vec::new();
     for name in &args.containers {
-        details.push(super::find(&location, name).await?.detail().await?);
+        let detail = super::find(globals, &location, name)
+            .await?
+            .detail()
+            .await?;
+        let row = super::ps::row_of(globals, &location, detail.info.clone());
+        details.push((row, detail));
     }
     location.close().await;
-    output::json(&details)?;
+    let all: Vec<json::Inspected<'_>> = details
+        .iter()
+        .map(|(row, detail)| json::Inspected::new(row.json(), detail))
+        .collect();
+    output::json(&all)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -81,6 +81,17 @@ pub(crate) fn run(globals: &Globals, verb: LocationVerb) -> Result<ExitCode, Fai
             config.default = Some(name);
         }
         LocationVerb::Add(args) => {
+            let added = args.name.clone();
+            if let Some(known) = config.locations.get(&added) {
+                return Err(Usage::new(
+                    format!(
+                        "there is a location `{added}` already, at {}",
+                        known.endpoint
+                    ),
+                    format!("give another name, or forget that one: `teu location rm {added}`"),
+                )
+                .into());
+            }
             if config.locations.is_empty() {
                 config.default = Some(args.name.clone());
             }

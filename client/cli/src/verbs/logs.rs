@@ -14,18 +14,29 @@ pub(crate) struct LogsArgs {
     /// Go on until the program ends
     #[arg(short, long)]
     follow: bool,
-    /// Only the last lines
-    #[arg(short = 'n', long, value_name = "LINES")]
-    tail: Option<u32>,
+    /// Only the last lines, or `all`
+    #[arg(short = 'n', long, value_name = "LINES", value_parser = tail)]
+    tail: Option<LogStart>,
     /// The container's name or id
     container: String,
+}
+
+/// A number of lines, or `all`.
+fn tail(text: &str) -> Result<LogStart, String> {
+    match text {
+        "all" => Ok(LogStart::Oldest),
+        _ => text
+            .parse()
+            .map(LogStart::Tail)
+            .map_err(|_| "a number of lines is expected, or `all`".to_owned()),
+    }
 }
 
 /// Runs `teu logs`.
 pub(crate) async fn run(globals: &Globals, args: LogsArgs) -> Result<ExitCode, Failure> {
     let location = super::connect(globals, "logs").await?;
-    let container = super::find(&location, &args.container).await?;
-    let from = args.tail.map_or(LogStart::Oldest, LogStart::Tail);
+    let container = super::find(globals, &location, &args.container).await?;
+    let from = args.tail.unwrap_or(LogStart::Oldest);
     let logs = container.logs(from, args.follow).await?;
     let mut logs = std::pin::pin!(logs);
     while let Some(chunk) = logs.next().await {
@@ -33,4 +44,18 @@ pub(crate) async fn run(globals: &Globals, args: LogsArgs) -> Result<ExitCode, F
     }
     location.close().await;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tails() {
+        assert_eq!(tail("all"), Ok(LogStart::Oldest));
+        assert_eq!(tail("20"), Ok(LogStart::Tail(20)));
+        for bad in ["", "-1", "none"] {
+            assert!(tail(bad).is_err(), "{bad}");
+        }
+    }
 }

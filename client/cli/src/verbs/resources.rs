@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use teu::{Location, NodeOffer, NodeState, VolumeInfo};
+use teu::{Location, NodeOffer, VolumeInfo};
 
 use crate::{
     args::{Format, Globals, Listing},
     failure::Failure,
-    output,
+    json, output,
 };
 
 /// Arguments of `teu resources`.
@@ -42,8 +42,8 @@ fn print(location: &Location, listing: Listing, watch: bool) -> Result<(), Failu
         (true, _) => nodes
             .iter()
             .try_for_each(|node| output::line(&node.id.to_string())),
-        (false, Format::Json) if watch => output::json_line(&nodes),
-        (false, Format::Json) => output::json(&nodes),
+        (false, Format::Json) if watch => output::json_line(&rows(&nodes)),
+        (false, Format::Json) => output::json(&rows(&nodes)),
         (false, Format::Table) => {
             let header = [
                 "NODE",
@@ -62,6 +62,10 @@ fn print(location: &Location, listing: Listing, watch: bool) -> Result<(), Failu
     }
 }
 
+fn rows(nodes: &[NodeOffer]) -> Vec<json::Node<'_>> {
+    nodes.iter().map(json::Node::from).collect()
+}
+
 fn cells(node: &NodeOffer, volumes: &[VolumeInfo]) -> Vec<String> {
     let (has, uses) = (&node.capacity, &node.usage);
     let cores = |millis: u64| format!("{}.{}", millis / 1000, millis % 1000 / 100);
@@ -69,10 +73,7 @@ fn cells(node: &NodeOffer, volumes: &[VolumeInfo]) -> Vec<String> {
     let io = uses.disk_read_bytes_per_s + uses.disk_write_bytes_per_s;
     vec![
         node.name.clone(),
-        match node.state {
-            NodeState::Up => "up".to_owned(),
-            NodeState::Lost => "lost".to_owned(),
-        },
+        json::node_state(node.state).to_owned(),
         format!("{} of {}", cores(cpu_free), cores(has.cpu_millis)),
         format!(
             "{} of {}",

@@ -24,19 +24,24 @@ pub(crate) struct RmArgs {
 /// Runs `teu rm`.
 pub(crate) async fn run(globals: &Globals, args: RmArgs) -> Result<ExitCode, Failure> {
     let location = super::connect(globals, "rm").await?;
-    let code = super::for_each(&location, &args.containers, |container| async move {
-        let running = matches!(container.info().state, ContainerState::Running { .. });
-        if running && !args.force {
-            let id = container.id().short();
-            return Err(Usage::new(
-                format!("container {id} is running"),
-                format!("stop it first (`teu stop {id}`), or use `teu rm -f {id}`"),
-            )
-            .into());
-        }
-        container.destroy().await?;
-        Ok(())
-    })
+    let code = super::for_each(
+        globals,
+        &location,
+        &args.containers,
+        |container| async move {
+            let running = matches!(container.info().state, ContainerState::Running { .. });
+            if running && !args.force {
+                let id = container.id().short();
+                return Err(Usage::new(
+                    format!("container {id} is running"),
+                    format!("stop it first (`teu stop {id}`), or use `teu rm -f {id}`"),
+                )
+                .into());
+            }
+            container.destroy().await?;
+            Ok(())
+        },
+    )
     .await;
     location.close().await;
     code

@@ -1,6 +1,6 @@
 //! `teu run`: a program in a new container.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 use teu::{Container, Lifetime, Location, SpawnBuilder};
@@ -15,7 +15,7 @@ use crate::{
 
 mod parse;
 
-pub(crate) use parse::{EnvSpec, bytes};
+pub(crate) use parse::{EnvSpec, bytes, duration};
 use parse::{FileSpec, MountSpec, cpus};
 
 /// Arguments of `teu run`.
@@ -86,6 +86,12 @@ pub(crate) struct RunArgs {
     /// The most that it may write into its root file system, such as 500m [default: 10g]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     storage: Option<u64>,
+    /// Kill the container after this long (exit code 124), such as 90s, 5m or 500ms
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// Put an init in front of the program that passes signals on and reaps processes
+    #[arg(long)]
+    init: bool,
     /// Make it ready but do not start it; `teu wake` does
     #[arg(long)]
     sleep: bool,
@@ -184,6 +190,10 @@ fn describe(location: &Location, args: &RunArgs) -> Result<SpawnBuilder, Failure
     if let Some(pids) = args.pids {
         spawn = spawn.pids(pids);
     }
+    if let Some(timeout) = args.timeout {
+        spawn = spawn.timeout(timeout);
+    }
+    spawn = spawn.init(args.init);
     if let Some(storage) = args.storage {
         spawn = spawn.storage(storage);
     }
@@ -266,15 +276,12 @@ async fn attached(
 ) -> Result<ExitCode, Failure> {
     let mut tunnels = Vec::new();
     for port in &args.publish {
-        let tunnel = published::listen(container, port).await?;
+        let listening = published::listen(container, port).await?;
         if port.is_any() {
-            output::note(&format!(
-                "{} → port {}",
-                tunnel.local_addr(),
-                port.container
-            ));
+            let local = listening.tunnel.local_addr();
+            output::note(&format!("{local} → port {}", port.container));
         }
-        tunnels.push(tunnel);
+        tunnels.push(listening);
     }
     let process = container.attach().await?;
     stdio::converse(process, args.interactive, args.tty, stopper).await

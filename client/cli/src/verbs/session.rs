@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use teu::SessionInfo;
+use teu::{Location, SessionInfo};
 
 use crate::{
     args::{Format, Globals, Listing},
+    consent::Consent,
     failure::{Failure, Usage},
-    output,
+    json, output,
 };
 
 /// Verbs of `teu session`.
@@ -18,6 +19,8 @@ pub(crate) enum SessionVerb {
     Ls(Listing),
     /// End sessions: everything in them is destroyed
     End {
+        #[command(flatten)]
+        consent: Consent,
         /// Names or ids
         #[arg(required = true)]
         sessions: Vec<String>,
@@ -33,22 +36,57 @@ pub(crate) async fn run(globals: &Globals, verb: SessionVerb) -> Result<ExitCode
             location.close().await;
             print(&sessions, listing)?;
         }
-        SessionVerb::End { sessions: wanted } => {
-            for name in &wanted {
-                let found = sessions.iter().find(|session| is_named(session, name));
-                let session = found.ok_or_else(|| {
-                    Usage::new(
-                        format!("the account has no session `{name}`"),
-                        "`teu session ls` lists them",
-                    )
-                })?;
-                location.sessions().end(session.id).await?;
-                output::line(name)?;
-            }
+        SessionVerb::End {
+            consent,
+            sessions: wanted,
+        } => {
+            let ended = end(&location, &sessions, &wanted, consent).await;
             location.close().await;
+            ended?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn end(
+    location: &Location,
+    sessions: &[SessionInfo],
+    wanted: &[String],
+    consent: Consent,
+) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for name in wanted {
+        let session = sessions.iter().find(|session| is_named(session, name));
+        let session = session.ok_or_else(|| {
+            Usage::new(
+                format!("the account has no session `{name}`"),
+                "`teu session ls` lists them",
+            )
+        })?;
+        found.push((name, session));
+    }
+    let gone: Vec<String> = found
+        .iter()
+        .map(|(name, session)| line_of(name, session))
+        .collect();
+    if consent.given(&gone)? {
+        for (name, session) in found {
+            location.sessions().end(session.id).await?;
+            output::line(name)?;
+        }
+    }
+    Ok(())
+}
+
+/// What goes with a session.
+fn line_of(name: &str, session: &SessionInfo) -> String {
+    let count =
+        |count: u32, what| output::count(usize::try_from(count).unwrap_or(usize::MAX), what);
+    format!(
+        "  session `{name}`: {} ({} connected)",
+        count(session.containers, "container"),
+        count(session.attachments, "client"),
+    )
 }
 
 fn is_named(session: &SessionInfo, wanted: &str) -> bool {
@@ -64,7 +102,12 @@ fn print(sessions: &[SessionInfo], listing: Listing) -> Result<(), Failure> {
         (true, _) => sessions
             .iter()
             .try_for_each(|one| output::line(&one.id.to_string())),
-        (false, Format::Json) => output::json(&sessions),
+        (false, Format::Json) => output::json(
+            &sessions
+                .iter()
+                .map(json::SessionRow::from)
+                .collect::<Vec<_>>(),
+        ),
         (false, Format::Table) => {
             let rows = sessions.iter().map(|one| {
                 vec![

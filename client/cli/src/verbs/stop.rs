@@ -3,8 +3,8 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
+use teu::Signal;
 
-use super::kill::signal;
 use crate::{args::Globals, failure::Failure};
 
 /// Arguments of `teu stop`.
@@ -14,8 +14,8 @@ pub(crate) struct StopArgs {
     #[arg(short, long, default_value_t = 10, value_name = "SECONDS")]
     time: u32,
     /// Instead of the image's own stop signal
-    #[arg(short, long, value_parser = signal)]
-    signal: Option<u8>,
+    #[arg(short, long)]
+    signal: Option<Signal>,
     /// Names or ids
     #[arg(required = true)]
     containers: Vec<String>,
@@ -25,10 +25,15 @@ pub(crate) struct StopArgs {
 pub(crate) async fn run(globals: &Globals, args: StopArgs) -> Result<ExitCode, Failure> {
     let location = super::connect(globals, "stop").await?;
     let grace = Duration::from_secs(args.time.into());
-    let code = super::for_each(&location, &args.containers, |container| async move {
-        container.stop(args.signal, grace).await?;
-        Ok(())
-    })
+    let code = super::for_each(
+        globals,
+        &location,
+        &args.containers,
+        |container| async move {
+            container.stop(args.signal, grace).await?;
+            Ok(())
+        },
+    )
     .await;
     location.close().await;
     code

@@ -3,9 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use teu::{Container, ContainerState};
 
 use crate::{
-    args::Globals, failure::Failure, output, published, published::PortSpec, signals::Interrupts,
+    args::Globals,
+    failure::{Failure, Usage},
+    output, published,
+    published::PortSpec,
+    signals::{INTERRUPTED, Interrupts},
 };
 
 /// Arguments of `teu tunnel`.
@@ -25,13 +30,15 @@ pub(crate) struct TunnelArgs {
 /// Runs `teu tunnel`.
 pub(crate) async fn run(globals: &Globals, args: TunnelArgs) -> Result<ExitCode, Failure> {
     let location = super::connect(globals, "tunnel").await?;
-    let container = super::find(&location, &args.container).await?;
+    let container = super::find(globals, &location, &args.container).await?;
+    refuse_ended(&container)?;
     let interrupts = Interrupts::listen().map_err(Failure::Terminal)?;
     let mut tunnels = Vec::new();
     for port in &args.ports {
-        let tunnel = published::listen(&container, port).await?;
-        output::line(&format!("{} -> {}", tunnel.local_addr(), port.container))?;
-        tunnels.push((tunnel, port.container));
+        let listening = published::listen(&container, port).await?;
+        let local = listening.tunnel.local_addr();
+        output::line(&format!("{local} -> {}", port.container))?;
+        tunnels.push((listening, port.container));
     }
     let record = if args.hold {
         Some(published::Record::write(globals, container.id(), &tunnels)?)
@@ -42,11 +49,24 @@ pub(crate) async fn run(globals: &Globals, args: TunnelArgs) -> Result<ExitCode,
         // Tells the `teu run` that waits for us.
         output::line("ready")?;
     }
-    tokio::select! {
-        _ = container.wait_exit() => {}
-        () = interrupts.first() => {}
-    }
+    let code = tokio::select! {
+        _ = container.wait_exit() => ExitCode::SUCCESS,
+        () = interrupts.first() => ExitCode::from(INTERRUPTED),
+    };
     drop(record);
     location.close().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
+}
+
+/// In a container that has ended nothing will ever listen.
+fn refuse_ended(container: &Container) -> Result<(), Failure> {
+    if !matches!(container.info().state, ContainerState::Exited { .. }) {
+        return Ok(());
+    }
+    let id = container.id().short();
+    Err(Usage::new(
+        format!("container {id} has exited: nothing listens in it"),
+        format!("`teu logs {id}` shows why; `teu run` starts another"),
+    )
+    .into())
 }

@@ -17,10 +17,15 @@ pub(crate) struct WakeArgs {
 /// Runs `teu wake`.
 pub(crate) async fn run(globals: &Globals, args: WakeArgs) -> Result<ExitCode, Failure> {
     let location = super::connect(globals, "wake").await?;
-    let code = super::for_each(&location, &args.containers, |container| async move {
-        container.wake().await?;
-        Ok(())
-    })
+    let code = super::for_each(
+        globals,
+        &location,
+        &args.containers,
+        |container| async move {
+            container.wake().await?;
+            Ok(())
+        },
+    )
     .await;
     location.close().await;
     code

@@ -5,6 +5,7 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
+    time::Duration,
 };
 
 use teu_protocol::{
@@ -12,7 +13,7 @@ use teu_protocol::{
     message::{Channel, LogStart, ProcessSpec, ReplyBody, RequestBody, TermSize, Termination},
 };
 
-use super::Process;
+use super::{Process, handle::KillOnDrop};
 use crate::{
     Container,
     error::{Error, Result},
@@ -65,6 +66,7 @@ impl CommandOutput {
 pub struct ProcessBuilder {
     container: Container,
     spec: ProcessSpec,
+    kill_on_drop: bool,
 }
 
 impl ProcessBuilder {
@@ -75,6 +77,7 @@ impl ProcessBuilder {
                 args: Some(words),
                 ..ProcessSpec::default()
             },
+            kill_on_drop: false,
         }
     }
 
@@ -108,6 +111,34 @@ impl ProcessBuilder {
         self
     }
 
+    /// Has the node kill it, and all that it started, when it has run for so long; its cause of death
+    /// is then [`Cause::TimedOut`](crate::Cause::TimedOut), and its output so far is there to be read.
+    /// Holds even if this program ends or loses its link. 1 ms to 366 days.
+    ///
+    /// ```no_run
+    /// # async fn example(container: teu::Container) -> teu::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let build = container.run(["make"]).timeout(Duration::from_secs(60)).output().await?;
+    /// if build.termination.cause == teu::Cause::TimedOut {
+    ///     println!("it got as far as this: {}", String::from_utf8_lossy(&build.stdout));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.spec.timeout_ms = Some(super::whole_ms(timeout));
+        self
+    }
+
+    /// Kills it, and all that it started, if its [`Process`] is dropped before it ended: also when a
+    /// future such as [`ProcessBuilder::output`] is dropped, as `tokio::time::timeout` does. Without
+    /// this it runs on until it ends or this program does. Dropping needs a Tokio runtime; where there is
+    /// none, it ends with this program.
+    pub fn kill_on_drop(mut self, kill: bool) -> Self {
+        self.kill_on_drop = kill;
+        self
+    }
+
     /// Runs it, attached; it ends when this program does.
     ///
     /// Not cancel-safe: dropped midway, it may run all the same, until this program ends.
@@ -116,11 +147,16 @@ impl ProcessBuilder {
     /// [`Error::Refused`] with `CommandNotFound`, `CommandNotExecutable`, `WrongState`, ….
     pub async fn start(self) -> Result<Process> {
         let (container, tty) = (self.container.clone(), self.spec.tty.is_some());
+        let kill = self.kill_on_drop;
         let id = self.launch(true).await?;
-        Process::attach(container, Some(id), LogStart::Oldest, true, tty).await
+        // From here on: also an attachment that does not come about is one that was dropped.
+        let guard = kill.then(|| KillOnDrop::new(container.process(id)));
+        let process = Process::attach(container, Some(id), LogStart::Oldest, true, tty).await?;
+        Ok(process.guarded(guard))
     }
 
-    /// Runs it on its own: it ends by itself, or with its container.
+    /// Runs it on its own: it ends by itself, or with its container. [`Container::process`] makes a handle of
+    /// the id.
     ///
     /// # Errors
     /// As [`ProcessBuilder::start`].

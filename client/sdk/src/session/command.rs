@@ -135,6 +135,12 @@ impl StreamAsk {
         !matches!(self, Self::Upload { .. } | Self::Import(_))
     }
 
+    /// Whether it waits until a stream is free when all are in use. Somebody waits at the other end of
+    /// a tunnel's connection, and is better told at once.
+    pub(crate) const fn waits_for_room(&self) -> bool {
+        !matches!(self, Self::Tunnel { .. })
+    }
+
     /// What to say when nobody wants the stream any more: a reader just leaves, but half a
     /// connection, layer or volume must not look like a whole one.
     pub(crate) const fn abandoned(&self) -> StreamEnd {

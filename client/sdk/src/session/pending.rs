@@ -5,11 +5,11 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use teu_protocol::{
     ids::{RequestId, StreamId},
-    message::{ReplyBody, RequestBody},
+    message::{Refusal, RefusalCode, ReplyBody, RequestBody},
 };
 use tokio::sync::oneshot;
 
-use super::command::{AskResult, StreamAsk};
+use super::command::{AskError, AskResult, StreamAsk};
 use crate::stream::Stream;
 
 /// One that waits.
@@ -33,6 +33,22 @@ pub(super) enum Waiter {
 pub(super) struct WaitingOpen {
     pub(super) ask: StreamAsk,
     pub(super) reply: oneshot::Sender<AskResult<(Stream, ReplyBody)>>,
+}
+
+/// All streams are in use: whoever does not want to wait for one is told so.
+pub(super) fn refuse_impatient(waiting: &mut VecDeque<WaitingOpen>, streams: u32) {
+    let (patient, refused) = std::mem::take(waiting)
+        .into_iter()
+        .partition::<VecDeque<_>, _>(|open| open.ask.waits_for_room());
+    *waiting = patient;
+    for open in refused {
+        let message = format!(
+            "{streams} streams are open on this program's connection to the location, which is the \
+             most: close some, or use another session"
+        );
+        let refusal = Refusal::new(RefusalCode::LimitReached, message);
+        let _ = open.reply.send(Err(AskError::Refused(refusal)));
+    }
 }
 
 /// Requests in the order in which they were asked, so that they are sent again in that order.

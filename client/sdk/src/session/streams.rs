@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use teu_protocol::{
+    flow::MAX_WINDOW_BYTES,
     ids::StreamId,
     message::{SessionLimits, StreamEnd, StreamFrame},
 };
@@ -13,17 +14,8 @@ use tokio_util::sync::PollSender;
 use super::command::StreamAsk;
 use crate::stream::{
     Chunk, CloseSaid, Notice, Outgoing, RecvWindow, SendCredit, Stream, StreamGuard, StreamItem,
-    StreamOver, StreamReader, StreamWriter,
+    StreamOver, StreamReader, StreamWriter, WindowBudget,
 };
-
-/// What a stream gets while there is plenty: a round trip of 2 ms at 4 Gbit/s.
-const USUAL_WINDOW_BYTES: u64 = 1024 * 1024;
-
-/// Less than this is not worth opening a stream for: one full part.
-const LEAST_WINDOW_BYTES: u64 = 64 * 1024;
-
-/// A new stream gets at most this part of what is left, so that many can be opened.
-const SHARE_OF_REST: u64 = 4;
 
 #[derive(Debug)]
 struct Entry {
@@ -49,7 +41,8 @@ pub(super) struct Streams {
     entries: HashMap<StreamId, Entry>,
     /// Counts up over the whole life of the session, so that no number is ever used twice.
     last: u64,
-    granted: u64,
+    /// What the streams of the present connection share; made with its first stream.
+    budget: Option<Arc<WindowBudget>>,
     notices: mpsc::UnboundedSender<Notice>,
 }
 
@@ -58,9 +51,14 @@ impl Streams {
         Self {
             entries: HashMap::new(),
             last: 0,
-            granted: 0,
+            budget: None,
             notices,
         }
+    }
+
+    /// Whether the limits allow one more stream now. Each that they allow has a window.
+    pub(super) fn has_room(&self, limits: &SessionLimits) -> bool {
+        self.entries.len() < limits.streams as usize
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -76,20 +74,17 @@ impl Streams {
         control: &mpsc::UnboundedSender<Outgoing>,
         bulk: &mpsc::Sender<Outgoing>,
     ) -> Option<(StreamId, u64)> {
-        if self.entries.len() >= limits.streams as usize {
+        if !self.has_room(limits) {
             return None;
         }
-        let rest = limits.window_bytes.saturating_sub(self.granted);
-        let window = match ask.receives() {
-            false => 0,
-            true if rest < LEAST_WINDOW_BYTES => return None,
-            true => (rest / SHARE_OF_REST).clamp(LEAST_WINDOW_BYTES, USUAL_WINDOW_BYTES),
-        };
+        let budget = self.budget.get_or_insert_with(|| WindowBudget::new(limits));
+        let budget = Arc::clone(budget);
+        let window = if ask.receives() { budget.base() } else { 0 };
         self.last += 1;
         let id = StreamId(self.last);
-        self.granted += window;
         let (items, items_rx) = mpsc::unbounded_channel();
-        let window_state = Arc::new(RecvWindow::new(id, epoch, window, control.clone()));
+        let window_state = RecvWindow::new(id, epoch, window, budget, control.clone());
+        let window_state = Arc::new(window_state);
         let credit = Arc::new(SendCredit::default());
         let guard = StreamGuard::new(id, epoch, self.notices.clone());
         let reader = StreamReader::new(items_rx, Arc::clone(&window_state), Arc::clone(&guard));
@@ -111,7 +106,8 @@ impl Streams {
     /// The location opened the stream and grants `credit`.
     pub(super) fn opened(&mut self, id: StreamId, credit: u64) -> Option<Stream> {
         let entry = self.entries.get_mut(&id)?;
-        entry.credit.grant(credit);
+        // On a stream that is new all that may be outstanding fits.
+        let _ = entry.credit.grant(credit.min(MAX_WINDOW_BYTES));
         entry.unopened.take()
     }
 
@@ -140,8 +136,9 @@ impl Streams {
                 StreamItem::Data(Chunk::new(channel, cursor, bulk, bytes, window))
             }
             StreamFrame::Credit { bytes, .. } => {
-                entry.credit.grant(bytes);
-                return Ok(());
+                let granted = entry.credit.grant(bytes);
+                return granted
+                    .map_err(|_| StreamOffence("it granted more than a stream may have"));
             }
             StreamFrame::Eof { .. } => StreamItem::Eof,
             StreamFrame::Close { end, .. } => {
@@ -194,12 +191,11 @@ impl Streams {
             entry.window.end();
             entry.credit.end(StreamOver::Lost);
         }
-        self.granted = 0;
+        self.budget = None;
     }
 
     fn remove(&mut self, id: StreamId) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
-        self.granted = self.granted.saturating_sub(entry.window.size());
         entry.window.end();
         entry.credit.end(StreamOver::Ended);
         Some(entry)

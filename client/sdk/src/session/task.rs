@@ -25,7 +25,7 @@ use super::{
     command::{AskError, Command},
     cut::Cuts,
     outbox::{self, Outbox, Report},
-    pending::{Pending, Waiter, WaitingOpen},
+    pending::{Pending, Waiter, WaitingOpen, refuse_impatient},
     reconnect::{reconnect, why_over},
     streams::Streams,
     transport::{Dialled, LinkReceive as _, Transport},
@@ -337,6 +337,7 @@ impl<T: Transport> SessionTask<T> {
                 .reserve(&open.ask, self.epoch, &self.limits, control, bulk);
             let Some((stream, window)) = room else {
                 self.waiting.push_front(open);
+                refuse_impatient(&mut self.waiting, self.limits.streams);
                 return;
             };
             let WaitingOpen { ask, reply } = open;

@@ -218,7 +218,13 @@ impl ViewWriter {
     /// The container is destroyed.
     pub(super) fn remove(&mut self, id: ContainerId) {
         if let Some(writer) = self.writers.remove(&id) {
-            writer.send_modify(|view| view.gone = true);
+            writer.send_modify(|view| {
+                view.gone = true;
+                // How it ended stays known.
+                if !matches!(view.info.state, ContainerState::Exited { .. }) {
+                    view.info.state = ContainerState::Destroyed;
+                }
+            });
         }
         self.containers.send_modify(|containers| {
             containers.remove(&id);
@@ -268,5 +274,6 @@ const fn rank(state: &ContainerState) -> u8 {
         ContainerState::Asleep => 2,
         ContainerState::Running { .. } => 3,
         ContainerState::Exited { .. } => 4,
+        ContainerState::Destroyed => 5,
     }
 }

@@ -1,20 +1,22 @@
 //! What we may still send on a stream.
 
 use std::{
-    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
     task::{Context, Poll},
 };
 
 use futures::task::AtomicWaker;
+use teu_protocol::flow::{Overgrant, SendWindow};
 
 use super::StreamOver;
 
-/// Bytes that the peer has granted and we have not used. The session adds, one writer takes.
-#[derive(Debug, Default)]
+/// A [`SendWindow`] to which the session adds and from which one writer takes.
+#[derive(Debug)]
 pub(crate) struct SendCredit {
-    available: AtomicU64,
-    /// All that was ever granted, the first grant included.
-    total: AtomicU64,
+    window: Mutex<SendWindow>,
     over: AtomicU8,
     writer: AtomicWaker,
 }
@@ -23,17 +25,25 @@ const OPEN: u8 = 0;
 const ENDED: u8 = 1;
 const LOST: u8 = 2;
 
+impl Default for SendCredit {
+    fn default() -> Self {
+        Self {
+            window: Mutex::new(SendWindow::new(0)),
+            over: AtomicU8::new(OPEN),
+            writer: AtomicWaker::new(),
+        }
+    }
+}
+
 impl SendCredit {
-    /// The peer grants more. A sum that no honest peer reaches counts as "very much".
-    pub(crate) fn grant(&self, bytes: u64) {
-        let add = |available: u64| Some(available.saturating_add(bytes));
-        let _ = self
-            .available
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
-        let _ = self
-            .total
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
+    /// The peer grants more.
+    ///
+    /// # Errors
+    /// If no honest peer grants as much.
+    pub(crate) fn grant(&self, bytes: u64) -> Result<(), Overgrant> {
+        let granted = self.window().grant(bytes);
         self.writer.wake();
+        granted
     }
 
     /// Nothing more can be sent; the first reason counts.
@@ -58,7 +68,7 @@ impl SendCredit {
 
     /// All that was ever granted, in bytes.
     pub(super) fn total(&self) -> u64 {
-        self.total.load(Ordering::Acquire)
+        self.window().granted()
     }
 
     /// Takes up to `wanted` bytes, at least one. Only one task may wait at a time.
@@ -79,10 +89,11 @@ impl SendCredit {
         if let Some(why) = self.over() {
             return Some(Err(why));
         }
-        let available = self.available.load(Ordering::Acquire);
-        let taken = available.min(wanted);
-        // Only this task subtracts, so `available` can only have grown since.
-        self.available.fetch_sub(taken, Ordering::AcqRel);
+        let taken = self.window().take(wanted);
         (taken > 0).then_some(Ok(taken))
+    }
+
+    fn window(&self) -> MutexGuard<'_, SendWindow> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

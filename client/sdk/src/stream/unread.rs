@@ -51,17 +51,16 @@ impl Unread {
 mod tests {
     use std::sync::Arc;
 
-    use teu_protocol::{ids::StreamId, message::Channel};
-    use tokio::sync::mpsc;
+    use teu_protocol::message::Channel;
 
     use super::*;
-    use crate::stream::RecvWindow;
+    use crate::stream::window::tests::window;
 
     #[test]
     fn bytes_come_in_order_and_count_when_the_last_was_taken() {
         let parts = ["ab", "", "cde"].map(|part| Bytes::from_static(part.as_bytes()));
-        let (control, _credits) = mpsc::unbounded_channel();
-        let window = Arc::new(RecvWindow::new(StreamId(1), 1, 100, control));
+        let (window, _credits) = window(100);
+        let window = Arc::new(window);
         assert!(window.receive(5));
         let mut unread = Unread::default();
         assert!(!unread.has_bytes());
@@ -83,8 +82,8 @@ mod tests {
     #[test]
     fn what_lies_together_is_taken_as_it_is() {
         let parts = ["ab", "cde"].map(|part| Bytes::from_static(part.as_bytes()));
-        let (control, _credits) = mpsc::unbounded_channel();
-        let window = Arc::new(RecvWindow::new(StreamId(1), 1, 100, control));
+        let (window, _credits) = window(100);
+        let window = Arc::new(window);
         assert!(window.receive(5));
         let mut unread = Unread::default();
         unread.put(Chunk::new(Channel::Main, 0, parts.into(), 5, window));

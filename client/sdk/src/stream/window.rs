@@ -1,19 +1,44 @@
 //! What the peer may still send on a stream.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use teu_protocol::{
+    flow::{GROWN_WINDOW_BYTES, GrowingWindow, Growth, Shares},
     ids::StreamId,
-    message::{ClientToMaster, StreamFrame},
+    message::{ClientToMaster, SessionLimits, StreamFrame},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::Outgoing;
 
-/// Consumed bytes are reported when they make this part of the window: often enough that a sender
-/// never waits for credit on a line whose round trip fits the window, seldom enough that Credit
-/// frames are few.
-const REPORTS_PER_WINDOW: u64 = 4;
+/// What all streams of one connection may grow by. Locked last: a stream's window is locked before it.
+#[derive(Debug)]
+pub(crate) struct WindowBudget {
+    shares: Shares,
+    growth: Mutex<Growth>,
+    began: Instant,
+}
+
+impl WindowBudget {
+    /// The budget of a new connection.
+    pub(crate) fn new(limits: &SessionLimits) -> Arc<Self> {
+        let shares = Shares::of(limits);
+        Arc::new(Self {
+            growth: Mutex::new(shares.budget()),
+            shares,
+            began: Instant::now(),
+        })
+    }
+
+    /// What each stream is promised when it is opened, in bytes.
+    pub(crate) const fn base(&self) -> u64 {
+        self.shares.base
+    }
+
+    fn growth(&self) -> MutexGuard<'_, Growth> {
+        self.growth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The receiving side of a stream's flow control. The session counts what arrives, readers what is
 /// consumed.
@@ -21,81 +46,60 @@ const REPORTS_PER_WINDOW: u64 = 4;
 pub(crate) struct RecvWindow {
     stream: StreamId,
     epoch: u64,
-    size: u64,
-    /// What the peer may still send.
-    granted: AtomicU64,
-    /// Consumed, not yet granted anew.
-    unreported: AtomicU64,
-    /// Received and not yet consumed.
-    held: AtomicU64,
-    over: AtomicBool,
+    window: Mutex<GrowingWindow>,
+    budget: Arc<WindowBudget>,
     control: mpsc::UnboundedSender<Outgoing>,
 }
 
 impl RecvWindow {
-    /// `control` takes the Credit frames: at most [`REPORTS_PER_WINDOW`] a stream are under way.
+    /// A window of `size` bytes that grows, if it is not 0. `control` takes the Credit frames: a
+    /// stream has at most four under way.
     pub(crate) fn new(
         stream: StreamId,
         epoch: u64,
         size: u64,
+        budget: Arc<WindowBudget>,
         control: mpsc::UnboundedSender<Outgoing>,
     ) -> Self {
+        let most = if size == 0 { 0 } else { GROWN_WINDOW_BYTES };
+        let window = GrowingWindow::new(size, most, budget.began.elapsed());
         Self {
             stream,
             epoch,
-            size,
-            granted: AtomicU64::new(size),
-            unreported: AtomicU64::new(0),
-            held: AtomicU64::new(0),
-            over: AtomicBool::new(false),
+            window: Mutex::new(window),
+            budget,
             control,
         }
     }
 
-    /// Bytes that were promised to the peer in total.
-    pub(crate) const fn size(&self) -> u64 {
-        self.size
+    /// Bytes that are promised to the peer in total.
+    pub(crate) fn size(&self) -> u64 {
+        self.window().size()
     }
 
     /// Bytes that arrived and that nobody has consumed yet.
     pub(crate) fn held(&self) -> u64 {
-        self.held.load(Ordering::Acquire)
+        self.window().held()
     }
 
     /// Counts what arrived; `false` if the peer sent more than it may.
     #[must_use]
     pub(crate) fn receive(&self, bytes: u64) -> bool {
-        let take = |granted: u64| granted.checked_sub(bytes);
-        let fits = self
-            .granted
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
-            .is_ok();
-        if fits {
-            self.held.fetch_add(bytes, Ordering::AcqRel);
-        }
-        fits
+        self.window().received(bytes).is_ok()
     }
 
-    /// The stream is over: no more Credit.
+    /// The stream is over: no more Credit, and its growth is there for others.
     pub(crate) fn end(&self) {
-        self.over.store(true, Ordering::Release);
+        self.window().end(&mut self.budget.growth());
     }
 
     pub(super) fn consume(&self, bytes: u64) {
-        self.held.fetch_sub(bytes, Ordering::AcqRel);
-        let unreported = self
-            .unreported
-            .fetch_add(bytes, Ordering::AcqRel)
-            .saturating_add(bytes);
-        if unreported < (self.size / REPORTS_PER_WINDOW).max(1) || self.over.load(Ordering::Acquire)
-        {
-            return;
-        }
-        let bytes = self.unreported.swap(0, Ordering::AcqRel);
-        if bytes == 0 {
-            return;
-        }
-        self.granted.fetch_add(bytes, Ordering::AcqRel);
+        let now = self.budget.began.elapsed();
+        let grant = {
+            let mut window = self.window();
+            window.consumed(bytes, now, &mut self.budget.growth())
+        };
+        let Some(bytes) = grant else { return };
         let frame = StreamFrame::Credit {
             stream: self.stream,
             bytes,
@@ -106,15 +110,22 @@ impl RecvWindow {
             .control
             .send(Outgoing::new(self.epoch, message, Vec::new()));
     }
+
+    fn window(&self) -> MutexGuard<'_, GrowingWindow> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::session::fake;
 
-    fn window(size: u64) -> (RecvWindow, mpsc::UnboundedReceiver<Outgoing>) {
+    pub(crate) fn window(size: u64) -> (RecvWindow, mpsc::UnboundedReceiver<Outgoing>) {
         let (control, credits) = mpsc::unbounded_channel();
-        (RecvWindow::new(StreamId(1), 1, size, control), credits)
+        let budget = WindowBudget::new(&fake::LIMITS);
+        let window = RecvWindow::new(StreamId(1), 1, size, budget, control);
+        (window, credits)
     }
 
     fn credit(credits: &mut mpsc::UnboundedReceiver<Outgoing>) -> Option<u64> {
@@ -122,15 +133,6 @@ mod tests {
             ClientToMaster::Stream(StreamFrame::Credit { bytes, .. }) => Some(bytes),
             other => panic!("{other:?}"),
         }
-    }
-
-    #[test]
-    fn more_than_was_granted_is_an_offence() {
-        let (window, _credits) = window(100);
-        assert!(window.receive(60));
-        assert!(!window.receive(41));
-        assert!(window.receive(40));
-        assert_eq!(window.held(), 100);
     }
 
     #[test]
@@ -144,16 +146,6 @@ mod tests {
         assert_eq!(credit(&mut credits), Some(25));
         assert!(!window.receive(26));
         assert!(window.receive(25));
-    }
-
-    #[test]
-    fn a_tiny_window_never_gets_stuck() {
-        let (window, mut credits) = window(1);
-        for _ in 0..3 {
-            assert!(window.receive(1));
-            window.consume(1);
-            assert_eq!(credit(&mut credits), Some(1));
-        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use teu_protocol::{
     ids::StreamId,
     message::{
-        Channel, ClientToMaster, Event, EventBody, MasterToClient, RefusalCode, StreamEnd,
-        StreamFrame,
+        Channel, ClientToMaster, Event, EventBody, MasterToClient, Ready, RefusalCode,
+        SessionLimits, StreamEnd, StreamFrame,
     },
 };
 use tokio::{
@@ -18,7 +18,7 @@ use crate::{
     Tunnel,
     session::{
         SessionHandle,
-        fake::{CONTAINER, FakeMaster, FarEnd, container, ready},
+        fake::{self, CONTAINER, FakeMaster, FarEnd, container, ready},
     },
 };
 
@@ -102,13 +102,62 @@ async fn a_reset_is_a_reset_on_the_other_side() {
 #[tokio::test]
 async fn a_closed_port_resets_the_connection_at_once_and_the_listener_stays() {
     let (session, _master, mut far) = FakeMaster::connected(ready()).await;
-    let tunnel = container(&session).tunnel(80).await.unwrap();
+    let mut tunnel = container(&session).tunnel(80).await.unwrap();
     for _ in 0..2 {
         let mut tcp = TcpStream::connect(tunnel.local_addr()).await.unwrap();
         let request = far.request().await;
         far.refuse(request.id, RefusalCode::PortClosed);
         let error = tcp.read(&mut [0; 1]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        let why = tunnel.refused().await;
+        assert_eq!(why.refusal().unwrap().code, RefusalCode::PortClosed);
+    }
+}
+
+/// Both ends of all connections are files of this process.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+/// What the issue showed: 73 were answered, and the others waited 30 seconds for a reset.
+#[tokio::test]
+async fn as_many_connections_as_two_tunnels_carry_are_answered_and_one_more_is_reset_at_once() {
+    let limits = SessionLimits {
+        streams: 1_024,
+        window_bytes: 64 << 20,
+        requests: 1_024,
+        ..fake::LIMITS
+    };
+    raise_file_limit();
+    let (session, _master, mut far) = FakeMaster::connected(Ready { limits, ..ready() }).await;
+    let mut tunnels = Vec::new();
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let tunnel = container(&session).tunnel(80).await.unwrap();
+        for _ in 0..512 {
+            let mut tcp = TcpStream::connect(tunnel.local_addr()).await.unwrap();
+            tcp.write_all(b"?").await.unwrap();
+            let (_, stream, _) = far.open(1 << 10).await;
+            assert_eq!(far.next_frame().await.1, "?");
+            far.data(stream, Channel::Main, 0, b"!");
+            let mut answer = [0; 1];
+            tcp.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"!");
+            open.push(tcp);
+        }
+        tunnels.push(tunnel);
+    }
+    tunnels.push(container(&session).tunnel(80).await.unwrap());
+    // Neither a full tunnel nor a full session lets anybody wait.
+    for tunnel in &mut tunnels {
+        let mut tcp = TcpStream::connect(tunnel.local_addr()).await.unwrap();
+        let error = tcp.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        let why = tunnel.refused().await;
+        assert_eq!(why.refusal().unwrap().code, RefusalCode::LimitReached);
     }
 }
 
@@ -148,7 +197,9 @@ async fn nobody_listens_for_a_container_that_is_destroyed() {
 async fn large_transfers_are_byte_exact_both_ways_at_once() {
     const BYTES: usize = 3 << 20;
     let (session, _master, mut far) = FakeMaster::connected(ready()).await;
-    let (_tunnel, tcp, stream) = tunnelled(&session, &mut far).await;
+    let tunnel = container(&session).tunnel(80).await.unwrap();
+    let tcp = TcpStream::connect(tunnel.local_addr()).await.unwrap();
+    let (_, stream, granted) = far.open(1 << 20).await;
     let content: Vec<u8> = (0..BYTES).map(|n| (n * 31 % 251) as u8).collect();
     let (mut read, mut write) = tcp.into_split();
     let sent = content.clone();
@@ -161,7 +212,7 @@ async fn large_transfers_are_byte_exact_both_ways_at_once() {
         read.read_to_end(&mut all).await.map(|_| all)
     });
     // An echo that keeps to its credit.
-    let (mut window, mut echo, mut eof) = (1_u64 << 20, Vec::<u8>::new(), false);
+    let (mut window, mut echo, mut eof) = (granted, Vec::<u8>::new(), false);
     let mut received = Vec::new();
     while !(eof && echo.is_empty()) {
         match far.hear().await.unwrap() {

@@ -73,12 +73,37 @@ fn the_freer_node_wins() {
 
     let mut warm = a;
     warm.layers_present = 1_000;
-    warm.usage.cpu_used_millis = 1_000;
+    warm.usage.cpu_used_millis = 700;
     assert_eq!(
-        chosen(&[warm, b], ANY),
+        chosen(&[warm.clone(), b.clone()], ANY),
         1,
         "layers that are there outweigh some load"
     );
+    warm.usage.cpu_used_millis = 1_000;
+    assert_eq!(chosen(&[warm, b], ANY), 2, "but not much");
+}
+
+#[test]
+fn a_busy_node_that_has_the_layers_does_not_take_everything() {
+    for busy_millis in [0, 1_000, 2_000, 4_000] {
+        let (mut warm, mut cold) = (node(1, "warm"), node(2, "cold"));
+        warm.layers_present = 1_000;
+        warm.usage.cpu_used_millis = busy_millis;
+        let mut taken = [0, 0];
+        for _ in 0..12 {
+            let chosen = chosen(&[warm.clone(), cold.clone()], ANY);
+            taken[usize::from(chosen) - 1] += 1;
+            let winner = if chosen == 1 { &mut warm } else { &mut cold };
+            winner.promises.add(&ANY.limits);
+            // What each of them does, as far as there are cores.
+            let used = winner.usage.cpu_used_millis + 500;
+            winner.usage.cpu_used_millis = used.min(4_000);
+            winner.layers_present = 1_000;
+        }
+        let [on_warm, on_cold] = taken;
+        assert!(on_cold >= 5, "{busy_millis}: {taken:?}");
+        assert_eq!(on_warm > 0, busy_millis < 4_000, "{busy_millis}: {taken:?}");
+    }
 }
 
 #[test]

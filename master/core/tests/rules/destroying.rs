@@ -94,7 +94,7 @@ fn a_bound_process_is_killed_until_it_is_gone() {
     };
     assert_eq!(bound, Some(attachment(2)));
     let kills = |effects: &[teu_master_core::Effect]| {
-        let kill = |body: &NodeRequestBody| matches!(body, NodeRequestBody::Signal { process: Some(p), signal: 9, .. } if *p == id);
+        let kill = |body: &NodeRequestBody| matches!(body, NodeRequestBody::Signal { process: Some(p), signal: teu_protocol::image_config::signal::Signal::KILL, .. } if *p == id);
         orders(effects, node)
             .into_iter()
             .filter(|order| kill(&order.body))

@@ -9,6 +9,7 @@ mod connecting;
 mod destroying;
 mod house;
 mod images;
+mod limits;
 mod nodes;
 mod ownership;
 mod retrying;

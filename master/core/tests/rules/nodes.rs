@@ -59,7 +59,7 @@ fn nobodys_containers_are_destroyed_and_missing_ones_are_told() {
         RequestBody::Signal {
             container: kept.id,
             process: None,
-            signal: 1,
+            signal: teu_protocol::image_config::signal::Signal::HUP,
         },
     );
     assert_eq!(orders(&effects, node).len(), 1);
@@ -167,7 +167,7 @@ fn a_process_bound_to_nobody_is_killed_when_the_node_comes_back() {
     let kill = NodeRequestBody::Signal {
         container: info.id,
         process: Some(id),
-        signal: 9,
+        signal: teu_protocol::image_config::signal::Signal::KILL,
     };
     assert_eq!(killed, [kill]);
 }

@@ -26,7 +26,7 @@ fn everything_about(container: ContainerId) -> Vec<RequestBody> {
         RequestBody::Signal {
             container,
             process: None,
-            signal: 9,
+            signal: teu_protocol::image_config::signal::Signal::KILL,
         },
         RequestBody::Destroy(container),
         RequestBody::Find(container.to_string()),

@@ -1,7 +1,8 @@
 //! The receiving half of a connection: bytes to messages to whom they are for.
 //!
 //! Stream frames go straight to the other connection's outbox (or to a transfer), everything else to
-//! the core. Owner: the connection's task. Invariants: the data plane never waits for the core, except
+//! the core. Owner: the connection's task. Invariants: no reader waits for another peer's outbox, for what
+//! is under way to it is bounded by what it granted; the data plane never waits for the core, except
 //! for a frame on a stream that a node has just said to be open (its route is being made); a client
 //! that floods waits for the core's inbox, which is fair. Next: [`crate::stream`].
 
@@ -356,7 +357,7 @@ impl Reader {
             Some(Stream::Routed(route, from)) => {
                 let receiver = Arc::clone(route.towards(from));
                 match route.forward(from, frame, bulk) {
-                    Forwarded::Queued => self.queued(receiver).await,
+                    Forwarded::Queued => self.queued(receiver),
                     Forwarded::Closed => {
                         let (connection, stream) = route.client_side();
                         self.broker
@@ -389,19 +390,14 @@ impl Reader {
         }
     }
 
-    /// Something waits for `receiver`: its writer is woken when all that was read is handled, or now
-    /// if this source has to wait for it.
-    async fn queued(&mut self, receiver: Arc<Peer>) {
+    /// Something waits for `receiver`: its writer is woken when all that was read is handled.
+    fn queued(&mut self, receiver: Arc<Peer>) {
         if self
             .to_wake
             .as_ref()
             .is_some_and(|other| other.id != receiver.id)
         {
             self.wake();
-        }
-        if receiver.role == Role::Node && receiver.outbox.is_high() {
-            self.wake();
-            receiver.outbox.room().await;
         }
         self.to_wake = Some(receiver);
     }

@@ -1,11 +1,16 @@
 //! Sending a blob to a node: within its credit, several at once.
 //!
-//! Owner: one task a transfer. Invariant: no more is read from disk than the node's credit allows and
-//! its outbox has room for. Next: [`super::disk`].
+//! Owner: one task a transfer. Invariant: no more is read from disk than the node's credit allows.
+//! Next: [`super::disk`].
 
-use std::{fs::File, io::Seek, sync::Arc};
+use std::{
+    fs::File,
+    io::Seek,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use teu_protocol::{
+    flow::SendWindow,
     ids::{Digest, RequestId, StreamId},
     message::{Channel, MasterToNode, Refusal, RefusalCode, StreamEnd, StreamFrame},
 };
@@ -15,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Transfers, disk, upload::blocking};
 use crate::{
     bounds::LAYER_CHUNK_BYTES,
-    peer::Peer,
-    stream::{Credit, Stream},
+    peer::{Peer, node_reads_too_slowly},
+    stream::Stream,
 };
 
 /// What the core ordered.
@@ -33,7 +38,7 @@ pub(crate) struct DownloadOrder {
 /// A transfer's entry in its connection's stream table.
 #[derive(Debug)]
 pub(crate) struct Download {
-    credit: Credit,
+    credit: Mutex<SendWindow>,
     granted: Notify,
     cancelled: CancellationToken,
 }
@@ -43,7 +48,7 @@ impl Download {
     pub(crate) fn accept(&self, frame: &StreamFrame) -> bool {
         match frame {
             StreamFrame::Credit { bytes, .. } => {
-                let granted = self.credit.grant(*bytes);
+                let granted = self.window().grant(*bytes).is_ok();
                 self.granted.notify_one();
                 granted
             }
@@ -56,6 +61,10 @@ impl Download {
         }
     }
 
+    fn window(&self) -> MutexGuard<'_, SendWindow> {
+        self.credit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends the transfer.
     pub(crate) fn cancel(&self) {
         self.cancelled.cancel();
@@ -64,9 +73,10 @@ impl Download {
     /// Takes up to `most` bytes of credit, at least one.
     async fn credit(&self, most: usize) -> u64 {
         loop {
-            match self.credit.spend_up_to(most as u64) {
+            let taken = self.window().take(most as u64);
+            match taken {
                 0 => self.granted.notified().await,
-                spent => return spent,
+                taken => return taken,
             }
         }
     }
@@ -78,7 +88,7 @@ impl Transfers {
         let this = self.clone();
         let cancelled = self.cache.stop.child_token();
         let download = Download {
-            credit: Credit::new(order.window),
+            credit: Mutex::new(SendWindow::new(order.window)),
             granted: Notify::new(),
             cancelled: cancelled.clone(),
         };
@@ -101,14 +111,7 @@ impl Transfers {
                 // Refused by its LayerReply, or nobody listens any more.
                 Some(Err(None)) | None => return,
             };
-            order.peer.push_frame(
-                StreamFrame::Close {
-                    stream: order.stream,
-                    end,
-                },
-                Vec::new(),
-            );
-            order.peer.outbox.wake();
+            order.peer.push_close(order.stream, end);
         });
     }
 
@@ -141,7 +144,6 @@ impl Transfers {
         };
         loop {
             let most = usize::try_from(download.credit(LAYER_CHUNK_BYTES).await).unwrap_or(0);
-            order.peer.outbox.room().await;
             let (returned, bytes) = blocking(move || {
                 let bytes = disk::read_some(&mut open, most)?;
                 Ok((open, bytes))
@@ -156,7 +158,9 @@ impl Transfers {
                     channel,
                     cursor: 0,
                 };
-                order.peer.push_frame(frame, vec![bytes]);
+                if !order.peer.push_frame(frame, vec![bytes]) {
+                    return Err(Some(node_reads_too_slowly()));
+                }
                 order.peer.outbox.wake();
             }
             if at_end {

@@ -8,11 +8,12 @@
 //! the same blob by the same account ends the first and goes on where it was (a client that lost its
 //! connection is back before the master has noticed). Next: [`super::disk`].
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use teu_master_core::{ConnectionId, Input};
 use teu_protocol::{
+    flow::ReceiveWindow,
     ids::{Digest, PublicKey, RequestId, StreamId},
     message::{Refusal, RefusalCode, StreamEnd, StreamFrame},
 };
@@ -23,7 +24,7 @@ use super::{Transfers, UploadKey, disk, disk::Partial};
 use crate::{
     bounds::{MAX_LAYER_BYTES, UPLOAD_BATCH_BYTES, UPLOAD_QUEUE, UPLOAD_WINDOW_BYTES, UPLOADS},
     peer::Peer,
-    stream::{Credit, Stream},
+    stream::Stream,
 };
 
 /// What the core ordered.
@@ -40,7 +41,7 @@ pub(crate) struct UploadOrder {
 /// An upload's entry in its connection's stream table.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    credit: Credit,
+    window: Mutex<ReceiveWindow>,
     pieces: mpsc::Sender<Piece>,
     cancelled: CancellationToken,
 }
@@ -67,7 +68,7 @@ impl Upload {
         let piece = match frame {
             StreamFrame::Data { .. } => {
                 for bytes in bulk.into_iter().filter(|bytes| !bytes.is_empty()) {
-                    if !self.credit.spend(bytes.len() as u64) {
+                    if self.window().received(bytes.len() as u64).is_err() {
                         return false;
                     }
                     // A task that ended has told the client already.
@@ -81,6 +82,10 @@ impl Upload {
         };
         let _ = self.pieces.send(piece).await;
         true
+    }
+
+    fn window(&self) -> MutexGuard<'_, ReceiveWindow> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the upload; what was received is kept for a while.
@@ -147,10 +152,7 @@ impl Transfers {
             result,
         };
         self.broker.tell_and_wait(ended).await;
-        order
-            .peer
-            .push_frame(StreamFrame::Close { stream, end }, Vec::new());
-        order.peer.outbox.wake();
+        order.peer.push_close(stream, end);
     }
 
     /// Becomes the only upload of this blob by this account.
@@ -229,9 +231,8 @@ impl Transfers {
         cancelled: &CancellationToken,
     ) -> Result<u64, Ended> {
         let (sender, mut pieces) = mpsc::channel(UPLOAD_QUEUE);
-        let credit = Credit::new(UPLOAD_WINDOW_BYTES);
         let upload = Upload {
-            credit,
+            window: Mutex::new(ReceiveWindow::new(UPLOAD_WINDOW_BYTES)),
             pieces: sender,
             cancelled: cancelled.clone(),
         };
@@ -271,13 +272,9 @@ impl Transfers {
                 return Err(too_long().into());
             }
             partial = append(partial, batch).await?;
-            let granted = bytes as u64;
-            if granted > 0 && upload.credit.grant(granted) {
-                let stream = order.stream;
-                order.peer.push_credit(StreamFrame::Credit {
-                    stream,
-                    bytes: granted,
-                });
+            let grant = upload.window().consumed(bytes as u64);
+            if let Some(bytes) = grant {
+                order.peer.outbox.push_credit(order.stream, bytes);
             }
             complete = end == Some(StreamEnd::Done);
         }

@@ -189,7 +189,7 @@ async fn an_upload_goes_on_where_its_connection_was_lost() {
         cursor: 0,
     };
     first
-        .send_frame(frame, vec![Bytes::copy_from_slice(&bytes[..1_000_000])])
+        .send_frame(frame, vec![Bytes::copy_from_slice(&bytes[..1_100_000])])
         .await;
     assert!(matches!(
         first.receive_frame().await.0,
@@ -199,7 +199,7 @@ async fn an_upload_goes_on_where_its_connection_was_lost() {
     // The first connection is not closed: the master may not have noticed yet that it is dead.
     let mut second = world.client(ANN).await;
     let offset = begin(&mut second, digest, bytes.len()).await;
-    assert_eq!(offset, 1_000_000);
+    assert_eq!(offset, 1_100_000);
     assert_eq!(send(&mut second, &bytes[offset..]).await, StreamEnd::Done);
     assert!(!missing(&mut second, digest).await);
     assert_eq!(
@@ -245,7 +245,7 @@ async fn what_one_account_has_sent_is_not_anothers() {
         channel: Channel::Main,
         cursor: 0,
     };
-    ann.send_frame(frame, vec![Bytes::copy_from_slice(&bytes[..1_000_000])])
+    ann.send_frame(frame, vec![Bytes::copy_from_slice(&bytes[..1_100_000])])
         .await;
     assert!(matches!(
         ann.receive_frame().await.0,
@@ -254,5 +254,5 @@ async fn what_one_account_has_sent_is_not_anothers() {
     let mut bob = world.client(BOB).await;
     assert_eq!(begin(&mut bob, digest, bytes.len()).await, 0);
     assert_eq!(send(&mut bob, &bytes).await, StreamEnd::Done);
-    assert_eq!(send(&mut ann, &bytes[1_000_000..]).await, StreamEnd::Done);
+    assert_eq!(send(&mut ann, &bytes[1_100_000..]).await, StreamEnd::Done);
 }

@@ -6,6 +6,7 @@
 // A panic in a test's own helpers is a failed test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod flow;
 mod layers;
 mod sessions;
 mod streams;

@@ -7,9 +7,10 @@ use teu_master::{Bootstrap, BootstrapAccount, BootstrapNode, Config, Server};
 use teu_protocol::{
     ids::{AttachmentId, ContainerId, Digest, PublicKey, RequestId, SessionId},
     message::{
-        ClientToMaster, ContainerState, Initiate, Lifetime, MasterToClient, MasterToNode,
-        NodeCapacity, NodeContainer, NodeReport, NodeRequest, NodeToMaster, NodeUsage, Ready,
-        Refusal, ReplyBody, Request, RequestBody, Role, SessionAsk, StreamFrame, Topology, encode,
+        ClientToMaster, ContainerState, Event, EventBody, Initiate, Lifetime, MasterToClient,
+        MasterToNode, NodeCapacity, NodeContainer, NodeReport, NodeRequest, NodeToMaster,
+        NodeUsage, Ready, Refusal, ReplyBody, Request, RequestBody, Role, SessionAsk, StreamFrame,
+        Topology, encode,
     },
     noise::{LocationIdentity, StaticKey},
 };
@@ -25,17 +26,39 @@ pub(crate) fn key(byte: u8) -> StaticKey {
 pub(crate) const ANN: u8 = 1;
 pub(crate) const BOB: u8 = 2;
 pub(crate) const NODE: u8 = 9;
+pub(crate) const SECOND_NODE: u8 = 10;
 
 pub(crate) struct World {
     directory: tempfile::TempDir,
     server: Option<Server>,
+    nodes: Vec<BootstrapNode>,
+}
+
+fn enrolled(byte: u8, name: &str) -> BootstrapNode {
+    BootstrapNode {
+        key: key(byte).public(),
+        name: name.into(),
+    }
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::with_nodes(vec![enrolled(NODE, "node")]).await
+    }
+
+    pub(crate) async fn with_two_nodes() -> Self {
+        Self::with_nodes(vec![
+            enrolled(NODE, "node"),
+            enrolled(SECOND_NODE, "second"),
+        ])
+        .await
+    }
+
+    async fn with_nodes(nodes: Vec<BootstrapNode>) -> Self {
         let mut world = Self {
             directory: tempfile::tempdir().unwrap(),
             server: None,
+            nodes,
         };
         world.start_master().await;
         world
@@ -51,10 +74,7 @@ impl World {
         };
         config.bootstrap = Bootstrap {
             accounts: vec![account(ANN, "ann"), account(BOB, "bob")],
-            nodes: vec![BootstrapNode {
-                key: key(NODE).public(),
-                name: "node".into(),
-            }],
+            nodes: self.nodes.clone(),
         };
         self.server = Some(Server::start(config).await.unwrap());
     }
@@ -98,6 +118,21 @@ impl World {
             .await
             .unwrap()
             .unwrap()
+    }
+
+    /// Another node, which runs another container of the client's session.
+    pub(crate) async fn second_node(&self, client: &mut Client) -> (Node, ContainerId) {
+        let node = timeout(PATIENCE, self.try_node(SECOND_NODE))
+            .await
+            .unwrap()
+            .unwrap();
+        let mut container = node.container(client.session(), key(ANN).public());
+        container.container = ContainerId::from_bytes([4; 16]);
+        container.tag = None;
+        let id = container.container;
+        node.report(vec![container]).await;
+        client.see_container(id).await;
+        (node, id)
     }
 
     pub(crate) async fn try_node(&self, byte: u8) -> Result<Node, DialError> {
@@ -151,6 +186,23 @@ impl Client {
             .await
             .unwrap()
             .unwrap()
+    }
+
+    /// Waits for the event that a container is there.
+    async fn see_container(&mut self, id: ContainerId) {
+        loop {
+            match self.receive().await {
+                (
+                    MasterToClient::Event(Event {
+                        body: EventBody::Container(info),
+                        ..
+                    }),
+                    _,
+                ) => return assert_eq!(info.id, id),
+                (MasterToClient::Event(_), _) => {}
+                other => panic!("not an event: {other:?}"),
+            }
+        }
     }
 
     /// The next message that is no event.
@@ -291,7 +343,6 @@ impl Node {
 
 /// A client of Ann's persistent session, and a node that runs one container of it.
 pub(crate) async fn client_and_container(world: &World) -> (Client, Node, ContainerId) {
-    use teu_protocol::message::{Event, EventBody};
     let mut client = world.client(ANN).await;
     let node = timeout(PATIENCE, world.try_node(NODE))
         .await
@@ -300,20 +351,6 @@ pub(crate) async fn client_and_container(world: &World) -> (Client, Node, Contai
     let container = node.container(client.session(), key(ANN).public());
     let id = container.container;
     node.report(vec![container]).await;
-    loop {
-        match client.receive().await {
-            (
-                MasterToClient::Event(Event {
-                    body: EventBody::Container(info),
-                    ..
-                }),
-                _,
-            ) => {
-                assert_eq!(info.id, id);
-                return (client, node, id);
-            }
-            (MasterToClient::Event(_), _) => {}
-            other => panic!("not an event: {other:?}"),
-        }
-    }
+    client.see_container(id).await;
+    (client, node, id)
 }

@@ -114,7 +114,9 @@ async fn find_one(
     let (found, log_end) = match exit {
         Some(exit) => {
             let end = process_end(exit.exit);
-            let cause = if end.out_of_memory {
+            let cause = if end.timed_out {
+                Cause::TimedOut
+            } else if end.out_of_memory {
                 Cause::OutOfMemory
             } else {
                 Cause::Exited
@@ -174,6 +176,7 @@ async fn clear(run_dir: &Path, cgroup_parent: &str, slot: SlotName) {
         if matches!(destroyed, Ok(Ok(()))) {
             return;
         }
+        keeper.kill();
     }
     let (run_dir, parent) = (run_dir.to_owned(), cgroup_parent.to_owned());
     let swept = tokio::task::spawn_blocking(move || sweep(&run_dir, &parent, &slot)).await;

@@ -237,7 +237,10 @@ const DESTROY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10)
 /// found by the doctor.
 pub(super) async fn destroy_sandbox(yard: &Yard, sandbox: &Sandbox) -> bool {
     let destroyed = tokio::time::timeout(DESTROY_PATIENCE, sandbox.keeper.destroy()).await;
-    let clean = matches!(destroyed, Ok(Ok(()))) || sweep_slot(yard, sandbox).await;
+    let clean = matches!(destroyed, Ok(Ok(()))) || {
+        sandbox.keeper.kill();
+        sweep_slot(yard, sandbox).await
+    };
     release_network(yard, sandbox).await && clean
 }
 

@@ -7,7 +7,7 @@ use std::error::Error;
 use teu_protocol::message::{Refusal, RefusalCode};
 
 use crate::{
-    keeper::{self, StartError},
+    keeper::{self, LinkError, StartError},
     layers::LayerError,
     link::chain,
     slots::SlotError,
@@ -19,6 +19,15 @@ use crate::{
 pub fn refuse_internal(what: &str, error: &(dyn Error + 'static)) -> Refusal {
     let message = format!("{what}: {}. `teu doctor` looks at the node", chain(error));
     Refusal::new(RefusalCode::Internal, message)
+}
+
+/// As [`refuse_start`], of a container that was running: its keeper leaves when it ends.
+#[must_use]
+pub fn refuse_running(error: &StartError) -> Refusal {
+    match error {
+        StartError::Link(LinkError::Gone) => refuse_start(&keeper::Refusal::NotRunning.into()),
+        error => refuse_start(error),
+    }
 }
 
 /// A process that could not be started, or a keeper's other refusals.
@@ -38,7 +47,7 @@ pub fn refuse_start(error: &StartError) -> Refusal {
         } => RefusalCode::BadRequest,
         Keeper::NotRunning | Keeper::NoTerminal => RefusalCode::WrongState,
         Keeper::NoSuchProcess => RefusalCode::NotFound,
-        Keeper::TooManyProcesses => RefusalCode::LimitReached,
+        Keeper::TooManyProcesses | Keeper::PidsLimit { .. } => RefusalCode::LimitReached,
         Keeper::Failed { .. } | Keeper::NotWarm | Keeper::ProcessExists | Keeper::StdinOverrun => {
             RefusalCode::Internal
         }
@@ -50,6 +59,8 @@ pub fn refuse_start(error: &StartError) -> Refusal {
         Keeper::NotExecutable { .. } => {
             "; check its permissions, and that its interpreter is in the image"
         }
+        Keeper::PidsLimit { .. } => "; end some of its processes, or run it with a larger limit",
+        Keeper::NotRunning => ". `teu logs` shows what it said; spawn another one",
         Keeper::Failed {
             step: StartStep::MakeWorkingDirectory,
             ..

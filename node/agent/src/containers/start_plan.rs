@@ -67,7 +67,11 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
             work: dir.work(),
             read_only: false,
         },
-        process: process_plan(&plan.record.process, plan.tty, plan.stdin),
+        process: ProcessPlan {
+            timeout_ms: plan.timeout_ms,
+            init: plan.init,
+            ..process_plan(&plan.record.process, plan.tty, plan.stdin)
+        },
         files: files.collect(),
         hosts: Vec::new(),
         address: Some(address),
@@ -82,7 +86,10 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
 /// The keeper's plan for a further process.
 #[must_use]
 pub fn exec_plan(plan: &ExecPlan) -> keeper::ExecPlan {
-    let process = process_plan(&plan.process, plan.tty, plan.stdin);
+    let process = ProcessPlan {
+        timeout_ms: plan.timeout_ms,
+        ..process_plan(&plan.process, plan.tty, plan.stdin)
+    };
     keeper::ExecPlan {
         id: plan.id,
         process,
@@ -104,6 +111,8 @@ fn process_plan(process: &ProcessRecord, tty: Option<TermSize>, stdin: bool) -> 
             columns: size.cols,
         }),
         open_stdin: stdin,
+        timeout_ms: None,
+        init: false,
     }
 }
 

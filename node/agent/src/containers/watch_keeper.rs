@@ -71,5 +71,6 @@ pub(crate) fn process_end(exit: ProcessExit) -> ProcessEnd {
     ProcessEnd {
         status,
         out_of_memory: exit.oom,
+        timed_out: exit.timed_out,
     }
 }

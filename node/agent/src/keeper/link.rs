@@ -13,10 +13,11 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI32, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
-use teu_protocol::ids::ProcessId;
+use teu_protocol::{ids::ProcessId, image_config::signal::Signal};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::UnixStream,
@@ -71,6 +72,8 @@ struct Call {
 #[derive(Debug, Clone)]
 pub struct KeeperLink {
     keeper_pid: i32,
+    /// Names the keeper for good, whoever gets its number later. `None`: it died at once.
+    pidfd: Option<Arc<OwnedFd>>,
     /// Of the container's first process; 0 before there is one.
     init_pid: Arc<AtomicI32>,
     calls: mpsc::Sender<Call>,
@@ -112,6 +115,7 @@ impl KeeperLink {
         tokio::spawn(task.run());
         let link = Self {
             keeper_pid: hello.keeper_pid,
+            pidfd: open_pidfd(hello.keeper_pid).map(Arc::new),
             init_pid: Arc::new(AtomicI32::new(main_pid(&hello).unwrap_or(0))),
             calls,
             events: Arc::new(Mutex::new(Some(events))),
@@ -123,6 +127,21 @@ impl KeeperLink {
     #[must_use]
     pub const fn pid(&self) -> i32 {
         self.keeper_pid
+    }
+
+    /// Whether the keeper answers within `patience`: a killed or stopped one does not.
+    pub async fn answers(&self, patience: Duration) -> bool {
+        let asked = tokio::time::timeout(patience, self.done(RequestBody::Ping)).await;
+        matches!(asked, Ok(Ok(())))
+    }
+
+    /// Kills the keeper itself, and with it all that it watches over. For a keeper that does not
+    /// answer, before its slot is swept.
+    pub fn kill(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            // It may have gone by itself.
+            let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+        }
     }
 
     /// The pid of the container's first process, as the host sees it, once it has started; it may
@@ -182,7 +201,7 @@ impl KeeperLink {
     pub async fn signal(
         &self,
         process: ProcessId,
-        signal: i32,
+        signal: Signal,
         scope: SignalScope,
     ) -> Result<(), StartError> {
         self.done(RequestBody::Signal {
@@ -293,6 +312,11 @@ impl KeeperLink {
             .map_err(|_| LinkError::Gone)?;
         outcome.await.map_err(|_| LinkError::Gone)
     }
+}
+
+fn open_pidfd(pid: i32) -> Option<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid)?;
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
 }
 
 fn main_pid(hello: &KeeperHello) -> Option<i32> {

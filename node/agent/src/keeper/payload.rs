@@ -24,7 +24,7 @@ use super::{
     wire::{Refusal, StartStep},
 };
 use crate::sys::{
-    credentials, fork, open_in_root::open_in_root, pty, rootfs::Root, seccomp::SeccompProgram,
+    credentials, fork, init, open_in_root::open_in_root, pty, rootfs::Root, seccomp::SeccompProgram,
 };
 
 /// Where programs are looked for if the image does not say.
@@ -69,6 +69,7 @@ pub(super) struct Payload {
     cwd: PathBuf,
     tty: Option<TerminalSize>,
     open_stdin: bool,
+    init: bool,
     stdio: ChildStdio,
     report: Rc<OwnedFd>,
     seccomp: Rc<SeccompProgram>,
@@ -100,6 +101,7 @@ impl Payload {
             cwd: plan.cwd.clone(),
             tty: plan.tty,
             open_stdin: plan.open_stdin,
+            init: plan.init,
             stdio,
             report,
             seccomp,
@@ -115,7 +117,10 @@ impl Payload {
     /// Becomes the program, or reports why not and ends.
     pub(super) fn execute(mut self) -> ! {
         let refusal = match self.prepare() {
-            Ok(()) => self.exec(),
+            Ok(()) => match self.init.then(init::stand_in_front) {
+                None | Some(Ok(())) => self.exec(),
+                Some(Err(error)) => failed(StartStep::Execute)(error),
+            },
             Err(refusal) => refusal,
         };
         let _ = Report::Failed(refusal).send(&*self.report, None);

@@ -98,6 +98,12 @@ pub struct ProcessPlan {
     pub tty: Option<TerminalSize>,
     /// Whether stdin is a pipe that [`stdin`](super::KeeperLink::stdin) feeds, or `/dev/null`.
     pub open_stdin: bool,
+    /// From its start until it is killed, with all that it started.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// For a first process: an init of ours is the first one, in front of the program.
+    #[serde(default)]
+    pub init: bool,
 }
 
 impl fmt::Debug for ProcessPlan {

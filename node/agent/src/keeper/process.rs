@@ -76,10 +76,16 @@ struct Follower {
 /// See the module.
 pub(super) struct Process {
     pub id: ProcessId,
+    /// As the host sees it; 0 if it was dead before that was known.
     pub pid: i32,
+    /// As the reaper sees it, which is then its parent: the container's number.
+    pub pid_inside: Option<i32>,
     pub pidfd: Option<OwnedFd>,
     /// Its own group, for a further process.
     pub cgroup: Option<Cgroup>,
+    /// When it is to be killed.
+    pub deadline: Option<Instant>,
+    pub timed_out: bool,
     pub outputs: Vec<(OwnedFd, Channel)>,
     pub terminal: Option<OwnedFd>,
     stdin: Option<OwnedFd>,
@@ -140,8 +146,11 @@ impl Process {
         Self {
             id,
             pid,
+            pid_inside: None,
             pidfd,
             cgroup: None,
+            deadline: None,
+            timed_out: false,
             outputs: Vec::new(),
             terminal: None,
             stdin: None,
@@ -165,6 +174,22 @@ impl Process {
             stdin_consumed: self.stdin_consumed,
             exit: self.exit,
         }
+    }
+
+    /// It has died or is dying, though its end may not have been told yet. A first process that dies has
+    /// no root any more while it waits for all others in its pid namespace to be dead.
+    pub(super) fn is_dead(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // A pidfd is readable once its process is dead.
+        self.ended.is_some()
+            || std::fs::read_link(format!("/proc/{}/root", self.pid)).is_err()
+            || self.pidfd.as_ref().is_some_and(|pidfd| {
+                poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)) == Ok(1)
+            })
     }
 
     pub(super) const fn log_end(&self) -> u64 {

@@ -19,7 +19,8 @@ use crate::sys::seqpacket;
 pub(super) enum Report {
     /// The stub has done all that can be done ahead.
     Warm,
-    /// The process exists (its pid as the keeper sees it) and is about to execute.
+    /// The process exists and is about to execute: its pid as its parent sees it, which is the keeper
+    /// or, for a further process, the reaper; a further process's pidfd comes with this message.
     Created {
         pid: i32,
         steps_us: Vec<(String, u32)>,

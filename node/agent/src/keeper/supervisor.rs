@@ -4,6 +4,7 @@
 //! container's own death. `launch` follows processes that are being made, `requests` does what the
 //! agent asks.
 
+mod children;
 mod launch;
 mod requests;
 
@@ -32,6 +33,7 @@ use super::{
     log::RECORD_MAX,
     plan::{IdRange, LogLimits},
     process::{Process, unix_ms},
+    reaper::Reaper,
     stub::HostsHead,
     wire::{ExitStatus, KeeperEvent, KeeperHello, Message, Outcome, ProcessExit, Refusal},
 };
@@ -75,6 +77,8 @@ struct Container {
     ids: IdRange,
     log: LogLimits,
     hosts: HostsHead,
+    /// The limit of its processes and threads.
+    pids: u32,
 }
 
 /// What a ready descriptor means.
@@ -83,6 +87,7 @@ enum Token {
     Signals,
     Listener,
     Agent,
+    Reaper,
     Launch(ProcessId),
     Output(ProcessId, usize),
     Stdin(ProcessId),
@@ -104,6 +109,10 @@ struct Supervisor {
     processes: BTreeMap<ProcessId, Process>,
     /// Statuses of children that died before their launch was over, or that nobody asks for.
     reaped: HashMap<i32, ExitStatus>,
+    /// Parent of what exec starts; made for the first one.
+    reaper: Option<Reaper>,
+    /// As `reaped`, for the reaper's children, whose pids are the container's.
+    reaped_inside: HashMap<i32, ExitStatus>,
     /// The number of the request to be answered when all is gone.
     destroyer: Option<u64>,
     buffer: Box<[u8; RECORD_MAX]>,
@@ -150,6 +159,8 @@ impl Supervisor {
             launches: HashMap::new(),
             processes: BTreeMap::new(),
             reaped: HashMap::new(),
+            reaper: None,
+            reaped_inside: HashMap::new(),
             destroyer: None,
             buffer: Box::new([0; RECORD_MAX]),
         };
@@ -175,6 +186,7 @@ impl Supervisor {
             for (token, events) in ready {
                 self.handle(token, events);
             }
+            self.end_overdue();
             self.announce();
         }
         self.end();
@@ -190,6 +202,8 @@ impl Supervisor {
             .values_mut()
             .filter_map(|one| one.expire_followers(now))
             .min();
+        let deadlines = self.processes.values().filter_map(|one| one.deadline);
+        let due = deadlines.chain(due).min();
         let timeout = due.map(|at| {
             let left = at.saturating_duration_since(now) + Duration::from_millis(1);
             Timespec::try_from(left).unwrap_or(Timespec {
@@ -227,6 +241,9 @@ impl Supervisor {
             };
             all.push((Token::Agent, agent.as_fd(), PollFlags::IN | writing));
         }
+        if let Some(reaper) = &self.reaper {
+            all.push((Token::Reaper, reaper.socket.as_fd(), PollFlags::IN));
+        }
         for launch in self.launches.values().chain(&self.stub) {
             all.push((
                 Token::Launch(launch.id),
@@ -254,6 +271,7 @@ impl Supervisor {
             Token::Signals => self.reap(),
             Token::Listener => self.accept(),
             Token::Agent => self.serve_agent(events),
+            Token::Reaper => self.reap_inside(),
             Token::Launch(id) => self.follow_launch(id),
             Token::Output(id, index) => {
                 if let Some(process) = self.processes.get_mut(&id) {
@@ -372,32 +390,16 @@ impl Supervisor {
 
     // Children.
 
-    fn reap(&mut self) {
-        // Merged signals: the descriptor only tells that there is something.
-        let mut discard = [0; 128 * 4];
-        let _ = rustix::io::read(&self.signals, &mut discard);
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            let status = match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => ExitStatus::Code(code),
-                (None, Some(signal)) => ExitStatus::Signal(signal),
-                (None, None) => continue,
-            };
-            let pid = pid.as_raw_nonzero().get();
-            match self
-                .processes
-                .values()
-                .find(|one| one.pid == pid && one.ended.is_none())
-            {
-                Some(process) => self.process_ended(process.id, status),
-                None if self.launches.is_empty() => {}
-                None => {
-                    self.reaped.insert(pid, status);
-                }
-            }
-        }
-    }
-
     fn process_ended(&mut self, id: ProcessId, status: ExitStatus) {
+        if self
+            .container
+            .as_ref()
+            .is_some_and(|one| one.id.main_process() == id)
+        {
+            // All others in the pid namespace are dead: what the reaper said last, then the rest.
+            self.reap_inside();
+            self.end_inside();
+        }
         let oom_kills = self.cgroup.oom_kills();
         let Some(process) = self.processes.get_mut(&id) else {
             return;
@@ -407,6 +409,7 @@ impl Supervisor {
         process.ended = Some(status);
         let exit = ProcessExit {
             status,
+            timed_out: process.timed_out,
             oom: oom_kills > 0 && status.code() == ExitStatus::Signal(libc::SIGKILL).code(),
         };
         process.exit = Some(exit);
@@ -415,7 +418,6 @@ impl Supervisor {
         process.announced_end = log_end;
         let container = self.container.as_ref();
         if container.is_some_and(|one| one.id.main_process() == id) {
-            // All others in the pid namespace are dead and reaped already.
             self.record_exit(exit, log_end);
             self.stage = Stage::Ending;
         }

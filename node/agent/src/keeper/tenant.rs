@@ -1,6 +1,6 @@
 //! A further process in a running container (exec).
 //!
-//! Owner: forked by the keeper. Not done by libcontainer 0.7, whose tenant builder leaves `user` out
+//! Owner: forked by the container's reaper for the keeper. Not done by libcontainer 0.7, whose tenant builder leaves `user` out
 //! of the namespaces that it joins (the process would run as the host's root behind a mount
 //! namespace) and drops seccomp from the specification. Here the process gets exactly what the
 //! first one has: namespaces, ids, capabilities, `no_new_privs`, seccomp, and the container's limits.
@@ -90,13 +90,9 @@ impl Tenant<'_> {
         kept.push(self.init_pidfd.as_raw_fd());
         fork::close_all_but(&kept).map_err(failed(join))?;
         credentials::join_as_root(self.init_pidfd).map_err(failed(join))?;
-        // Only a child is born into the pid namespace that was joined; as a sibling, the keeper is
-        // its parent and reaps it.
-        let options = ForkOptions {
-            into_cgroup: None,
-            as_sibling: true,
-        };
-        let pid = fork::fork(options, move || {
+        // Only a child is born into the pid namespace that was joined; as a sibling, the reaper is
+        // its parent.
+        let (pid, pidfd) = fork::fork_sibling(move || {
             // A fresh child leads no process group yet, so this cannot fail.
             let _ = rustix::process::setsid();
             payload.execute()
@@ -106,7 +102,7 @@ impl Tenant<'_> {
             pid,
             steps_us: Vec::new(),
         }
-        .send(&*self.report, None)
+        .send(&*self.report, Some(pidfd.as_fd()))
         .map_err(failed(join))
     }
 }

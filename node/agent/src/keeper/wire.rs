@@ -7,7 +7,10 @@
 use std::io;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use teu_protocol::ids::{ContainerId, ProcessId};
+use teu_protocol::{
+    ids::{ContainerId, ProcessId},
+    image_config::signal::Signal,
+};
 
 use super::plan::{ExecPlan, StartPlan};
 use crate::sys::names::SlotName;
@@ -33,7 +36,7 @@ pub(crate) enum RequestBody {
     Exec(Box<ExecPlan>),
     Signal {
         process: ProcessId,
-        signal: i32,
+        signal: Signal,
         scope: SignalScope,
     },
     Resize {
@@ -59,6 +62,8 @@ pub(crate) enum RequestBody {
         hosts: Vec<super::plan::HostEntry>,
     },
     Destroy,
+    /// Answered with `Done`: the keeper lives.
+    Ping,
 }
 
 /// Whom a signal reaches.
@@ -109,6 +114,9 @@ pub struct ProcessExit {
     pub status: ExitStatus,
     /// The kernel killed it, or something in its container, for want of memory.
     pub oom: bool,
+    /// The keeper killed it, for its timeout was over.
+    #[serde(default)]
+    pub timed_out: bool,
 }
 
 /// As wait(2) tells.
@@ -119,6 +127,16 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
+    /// Of a process that ended; `None` if it was only stopped.
+    #[must_use]
+    pub fn of(status: rustix::process::WaitStatus) -> Option<Self> {
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Some(Self::Code(code)),
+            (None, Some(signal)) => Some(Self::Signal(signal)),
+            (None, None) => None,
+        }
+    }
+
     /// What a shell shows: 128 + signal.
     #[must_use]
     pub const fn code(self) -> i32 {
@@ -161,8 +179,10 @@ pub enum Refusal {
     Failed { step: StartStep, reason: String },
     #[error("the slot is not warm: it has started a container already, or is ending")]
     NotWarm,
-    #[error("the container is not running")]
+    #[error("the container has exited")]
     NotRunning,
+    #[error("the container is at its --pids limit ({limit})")]
+    PidsLimit { limit: u64 },
     #[error("no such process")]
     NoSuchProcess,
     #[error("a process with this id exists")]

@@ -41,6 +41,24 @@ pub(super) fn unmount(dir: &Path) -> Result<(), PurgeError> {
     }
 }
 
+/// Gives back the loop devices that show certain files.
+pub(super) fn detach_files(is_ours: impl Fn(&Path) -> bool) {
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    for device in devices {
+        let shown = fs::read_to_string(device.path().join("loop/backing_file"));
+        let is_ours = shown.is_ok_and(|shown| is_ours(&backing_file(&shown)));
+        if is_ours {
+            detach(&format!("/dev/{}", device.file_name().to_string_lossy()));
+        }
+    }
+}
+
+/// As the kernel writes it: with a line's end, and marked if the file is gone.
+fn backing_file(shown: &str) -> PathBuf {
+    let shown = shown.trim_end_matches('\n');
+    PathBuf::from(shown.strip_suffix(" (deleted)").unwrap_or(shown))
+}
+
 /// A device that is still busy goes by itself when its last user does (losetup(8)).
 fn detach(device: &str) {
     let status = Command::new("losetup")
@@ -80,6 +98,13 @@ fn plain(field: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_gone_is_still_shown() {
+        for shown in ["/data/pool.btrfs\n", "/data/pool.btrfs (deleted)\n"] {
+            assert_eq!(backing_file(shown), Path::new("/data/pool.btrfs"));
+        }
+    }
 
     #[test]
     fn only_what_is_below_is_found() {

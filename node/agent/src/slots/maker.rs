@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{Mutex, mpsc};
 
-use super::NetworkReleaser;
+use super::{NetworkReleaser, Word};
 use crate::{
     keeper::{KeeperLink, sweep},
     launcher::{LaunchError, LauncherConfig, LauncherHandle},
@@ -51,12 +51,15 @@ pub enum SlotError {
     /// A defect.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// Something kills the node's keepers.
+    #[error("the keepers of {0} prepared sandboxes in a row did not answer")]
+    Dead(u32),
     /// The agent stops.
     #[error("the agent stops")]
     Stopped,
 }
 
-type Made = mpsc::UnboundedSender<Result<WarmSlot, SlotError>>;
+type Made = mpsc::UnboundedSender<Word>;
 
 #[derive(Debug, Clone)]
 pub(super) struct SlotMaker {
@@ -114,7 +117,7 @@ impl SlotMaker {
         for forked in futures::future::join_all(forks).await {
             match forked {
                 Ok(keeper) => keepers.push(keeper),
-                Err(error) => drop(made.send(Err(error))),
+                Err(error) => drop(made.send(Word::Made(Err(error)))),
             }
         }
         if keepers.is_empty() {
@@ -124,14 +127,14 @@ impl SlotMaker {
             Ok(nets) => {
                 for ((_, keeper), net) in keepers.into_iter().zip(nets) {
                     // The task is gone only when the agent stops, and then the sweep finds it.
-                    let _ = made.send(Ok(WarmSlot { keeper, net }));
+                    let _ = made.send(Word::Made(Ok(WarmSlot { keeper, net })));
                 }
             }
             Err(error) => {
                 let error = Arc::new(error);
                 for (slot, keeper) in keepers {
                     self.destroy_keeper(&slot, &keeper).await;
-                    let _ = made.send(Err(SlotError::Network(Arc::clone(&error))));
+                    let _ = made.send(Word::Made(Err(SlotError::Network(Arc::clone(&error)))));
                 }
             }
         }
@@ -217,6 +220,7 @@ impl SlotMaker {
     async fn destroy_keeper(&self, slot: &SlotName, keeper: &KeeperLink) {
         let destroyed = tokio::time::timeout(DESTROY_PATIENCE, keeper.destroy()).await;
         if !matches!(destroyed, Ok(Ok(()))) {
+            keeper.kill();
             let (config, slot) = (self.inner.config.clone(), slot.clone());
             let swept = move || sweep(&config.run_dir, &config.cgroup_parent, &slot);
             if let Ok(Err(error)) = tokio::task::spawn_blocking(swept).await {

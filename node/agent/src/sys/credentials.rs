@@ -34,8 +34,8 @@ pub const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 const CAPABILITY_NUMBERS: u32 = 64;
 
 /// Joins a container's namespaces (but its network, see `namespaces`) and becomes its root at once, with
-/// no more rights than that has. The caller is not in the container's pid namespace, so nothing there
-/// sees it; its children are, and are born as the container's root.
+/// no more rights than that has. The caller is the reaper's child, so the container can see it, and signal
+/// it from now on, but not look into it; its own children are born as the container's root.
 ///
 /// # Errors
 /// What a call said, or that the process is not the container's root after all.

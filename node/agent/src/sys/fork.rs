@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -42,6 +42,21 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+/// Forks a sibling, and names it for good: its pid as the caller sees it, and a pidfd.
+///
+/// # Errors
+/// What clone3(2) said.
+pub fn fork_sibling(child: impl FnOnce() -> i32) -> io::Result<(i32, OwnedFd)> {
+    let mut pidfd = -1;
+    let options = ForkOptions {
+        into_cgroup: None,
+        as_sibling: true,
+    };
+    let pid = forked(clone3(options, Some(&mut pidfd)), child)?;
+    // SAFETY: the kernel has just made it for this process, and nobody else knows it.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
 /// Forks; `child` runs in the new process, and its result is that process's exit code.
 ///
 /// # Errors
@@ -55,11 +70,16 @@ pub fn fork(options: ForkOptions<'_>, child: impl FnOnce() -> i32) -> io::Result
         ));
     }
     let pid = if options.as_sibling || options.into_cgroup.is_some() {
-        clone3(options)
+        clone3(options, None)
     } else {
         // SAFETY: as the process has one thread, the child may do anything that the parent may.
         i64::from(unsafe { libc::fork() })
     };
+    forked(pid, child)
+}
+
+/// Goes on in the child, or tells the parent.
+fn forked(pid: i64, child: impl FnOnce() -> i32) -> io::Result<i32> {
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => {
@@ -72,7 +92,7 @@ pub fn fork(options: ForkOptions<'_>, child: impl FnOnce() -> i32) -> io::Result
 }
 
 /// clone3(2) without shared memory: -1, 0 in the child, the pid in the parent.
-fn clone3(options: ForkOptions<'_>) -> i64 {
+fn clone3(options: ForkOptions<'_>, pidfd: Option<&mut i32>) -> i64 {
     let mut args = CloneArgs::default();
     if options.as_sibling {
         // The exit signal is then the caller's own; giving one is EINVAL.
@@ -84,9 +104,24 @@ fn clone3(options: ForkOptions<'_>) -> i64 {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
+    if let Some(pidfd) = pidfd {
+        args.flags |= libc::CLONE_PIDFD as u64;
+        args.pidfd = std::ptr::from_mut(pidfd) as u64;
+    }
     // SAFETY: without CLONE_VM this is fork(2): the child has its own copy of all memory, and
     // as there is one thread, no lock is held by a thread that the child lacks.
     unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) }
+}
+
+/// The pid of the process behind `pidfd`, as `/proc` counts here; 0 if it is dead and reaped.
+#[must_use]
+pub fn pid_of(pidfd: &OwnedFd) -> i32 {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    pid.and_then(|text| text.trim().parse().ok())
+        .filter(|pid| *pid > 0)
+        .unwrap_or(0)
 }
 
 /// The calling process's threads: `/proc/self/task` has one directory each.
@@ -131,6 +166,42 @@ pub fn reset_signals() {
     }
 }
 
+/// Sends a signal by its number: libraries' types know only those below 32.
+///
+/// # Errors
+/// What pidfd_send_signal(2) said.
+pub fn send_signal(pidfd: &OwnedFd, signal: u8) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed; the descriptor outlives the call.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::c_int::from(signal),
+            no_info,
+            0,
+        )
+    };
+    if sent == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Orphans below this process become its children (`PR_SET_CHILD_SUBREAPER`).
+///
+/// # Errors
+/// What prctl(2) said.
+pub fn adopt_orphans() -> io::Result<()> {
+    // SAFETY: only sets a flag of the process.
+    if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Children that end are reaped by the kernel: the launcher never looks at a keeper's status.
 pub fn reap_children_automatically() {
     // SAFETY: setting a disposition that runs no code of ours.
@@ -141,8 +212,7 @@ pub fn reap_children_automatically() {
 ///
 /// # Errors
 /// What signalfd(2) said.
-pub fn signal_fd(signals: &[i32]) -> io::Result<std::os::fd::OwnedFd> {
-    use std::os::fd::FromRawFd;
+pub fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised by sigemptyset and outlives the calls; the returned
     // descriptor is fresh and owned by nobody else.
     unsafe {
@@ -157,7 +227,7 @@ pub fn signal_fd(signals: &[i32]) -> io::Result<std::os::fd::OwnedFd> {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(std::os::fd::OwnedFd::from_raw_fd(fd))
+        Ok(OwnedFd::from_raw_fd(fd))
     }
 }
 

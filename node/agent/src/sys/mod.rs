@@ -11,6 +11,7 @@ pub mod fork;
 pub mod fs_user;
 pub mod holders;
 pub mod idmap;
+pub mod init;
 pub mod mount_ns;
 pub mod mount_table;
 pub mod names;

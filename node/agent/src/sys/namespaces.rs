@@ -57,6 +57,17 @@ pub(super) fn join_container(pidfd: impl AsFd) -> io::Result<()> {
     )?)
 }
 
+/// Children are born in the pid namespace of the process behind `pidfd` from now on.
+///
+/// # Errors
+/// What setns(2) said.
+pub fn join_pid(pidfd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::thread::move_into_thread_name_spaces(
+        pidfd.as_fd(),
+        ThreadNameSpaceType::PROCESS_ID,
+    )?)
+}
+
 /// Joins one user namespace.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use teu_node::keeper::{ExecPlan, ExitStatus, Refusal, SignalScope, StartError, TerminalSize};
 use teu_protocol::ids::ProcessId;
+use teu_protocol::image_config::signal::Signal;
 
 use crate::rig::{BASE, Rig, command, eventually, sh, status_field};
 
@@ -73,7 +74,7 @@ async fn killing_one_kills_all_that_it_forked_and_nothing_else() {
     boxed.wait_output(id, "up").await;
     boxed
         .link
-        .signal(id, libc::SIGKILL, SignalScope::Group)
+        .signal(id, Signal::KILL, SignalScope::Group)
         .await
         .unwrap();
     assert_eq!(
@@ -210,4 +211,38 @@ async fn a_keeper_forgets_old_ones_and_goes_on() {
     }
     boxed.link.destroy().await.unwrap();
     assert_eq!(rig.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn every_signal_that_a_program_can_handle_is_delivered() {
+    let rig = Rig::new().await;
+    let script = "for s in $(seq 1 64); do case $s in 9|17|19|32|33) ;; *) trap \"echo got $s\" $s; esac; done
+        echo up; while :; do usleep 2000; done";
+    let mut boxed = rig.run("signals", script).await;
+    boxed.wait_output(boxed.main(), "up").await;
+    let further = boxed.exec(1, sh(script)).await;
+    boxed.wait_output(further, "up").await;
+    for process in [boxed.main(), further] {
+        for number in (1..=64_u8).filter(|n| ![9, 17, 19, 32, 33].contains(n)) {
+            let signal = Signal::try_from(number).unwrap();
+            boxed
+                .link
+                .signal(process, signal, SignalScope::Leader)
+                .await
+                .unwrap();
+            boxed.wait_output(process, &format!("got {number}\n")).await;
+        }
+    }
+    let last = Signal::real_time(30).unwrap();
+    let id = boxed.exec(2, sh("exec sleep 90")).await;
+    boxed
+        .link
+        .signal(id, last, SignalScope::Leader)
+        .await
+        .unwrap();
+    assert_eq!(
+        boxed.events.exit_of(id).await.0.status,
+        ExitStatus::Signal(64)
+    );
+    boxed.link.destroy().await.unwrap();
 }

@@ -355,6 +355,8 @@ pub(crate) fn command(args: &[&str]) -> ProcessPlan {
         user: String::new(),
         tty: None,
         open_stdin: false,
+        timeout_ms: None,
+        init: false,
     }
 }
 

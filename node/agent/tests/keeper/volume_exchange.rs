@@ -9,6 +9,7 @@ use teu_node::{
         ContainerMounts, Held, NewTree, RollBackError, device, reconcile, roll_back_mounted,
     },
 };
+use teu_protocol::image_config::signal::Signal;
 
 use crate::{
     rig::{Rig, Running, eventually, sh},
@@ -152,7 +153,7 @@ async fn whoever_holds_something_is_named_and_nothing_is_done() {
     // Once nobody holds it, it can be done.
     boxed
         .link
-        .signal(main, libc::SIGUSR1, teu_node::keeper::SignalScope::Leader)
+        .signal(main, Signal::USR1, teu_node::keeper::SignalScope::Leader)
         .await
         .unwrap();
     boxed.wait_output(main, "closed\n").await;

@@ -234,6 +234,7 @@ impl Container {
                 ProcessEnd {
                     status,
                     out_of_memory: false,
+                    timed_out: false,
                 },
                 out,
             );
@@ -267,7 +268,9 @@ impl Container {
             return;
         }
         let container = self.id();
-        let cause = if end.out_of_memory && end.status != ExitStatus::Code(0) {
+        let cause = if end.timed_out && end.status != ExitStatus::Code(0) {
+            Cause::TimedOut
+        } else if end.out_of_memory && end.status != ExitStatus::Code(0) {
             Cause::OutOfMemory
         } else if self.processes.was_signalled(process) || self.stop_asked {
             Cause::Stopped

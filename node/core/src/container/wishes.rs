@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use teu_protocol::{
     ids::{ProcessId, RequestId},
+    image_config::signal::Signal,
     message::{NodeReplyBody, RefusalCode},
 };
 
 use super::{Container, Out, Phase, wrong_state};
 use crate::{effect::Effect, input::Now};
-
-const SIGKILL: u8 = 9;
 
 /// A process that ignores even SIGKILL hangs in the kernel: look again after this.
 const KILL_AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -66,7 +65,7 @@ impl Container {
     pub(crate) fn stop(
         &mut self,
         request: RequestId,
-        signal: Option<u8>,
+        signal: Option<Signal>,
         grace_ms: u32,
         now: Now,
         out: &mut Out<'_>,
@@ -78,7 +77,7 @@ impl Container {
                 let kill_at = now.steady + Duration::from_millis(u64::from(grace_ms));
                 self.kill_at = Some(self.kill_at.map_or(kill_at, |old| old.min(kill_at)));
                 let signal = signal.unwrap_or(self.record.process.stop_signal);
-                self.send_signal(if grace_ms == 0 { SIGKILL } else { signal }, out);
+                self.send_signal(if grace_ms == 0 { Signal::KILL } else { signal }, out);
             }
             Phase::Exited { .. } => {
                 let state = self.state();
@@ -108,11 +107,11 @@ impl Container {
     pub(crate) fn tick(&mut self, now: Now, out: &mut Out<'_>) {
         if self.kill_at.is_some_and(|at| at <= now.steady) {
             self.kill_at = Some(now.steady + KILL_AGAIN_AFTER);
-            self.send_signal(SIGKILL, out);
+            self.send_signal(Signal::KILL, out);
         }
     }
 
-    fn send_signal(&self, signal: u8, out: &mut Out<'_>) {
+    fn send_signal(&self, signal: Signal, out: &mut Out<'_>) {
         let (container, process) = (self.id(), self.id().main_process());
         out.effects.push(Effect::Signal {
             request: None,
@@ -126,13 +125,9 @@ impl Container {
         &mut self,
         request: RequestId,
         process: Option<ProcessId>,
-        signal: u8,
+        signal: Signal,
         out: &mut Out<'_>,
     ) {
-        if !(1..=64).contains(&signal) {
-            let message = format!("{signal} is not a signal; use a number from 1 to 64");
-            return out.refuse(request, RefusalCode::BadRequest, message);
-        }
         let main = self.id().main_process();
         let process = process.unwrap_or(main);
         if process != main && !self.processes.is_known(process) {
@@ -142,8 +137,8 @@ impl Container {
             return out.answer(request, Err(wrong_state("the process is not running")));
         }
         if process == main {
-            self.stop_asked |= ends_by_default(signal);
-        } else if ends_by_default(signal) {
+            self.stop_asked |= signal.ends_by_default();
+        } else if signal.ends_by_default() {
             self.processes.signalled(process);
         }
         let (request, container) = (Some(request), self.id());
@@ -172,9 +167,4 @@ impl Container {
             }
         }
     }
-}
-
-/// Signals that are sent to end something: TERM, INT, QUIT, HUP, KILL, ABRT.
-const fn ends_by_default(signal: u8) -> bool {
-    matches!(signal, 1 | 2 | 3 | 6 | 9 | 15)
 }

@@ -51,7 +51,10 @@ fn the_image_and_the_wishes_make_the_process() {
     let plan = plan_spawn(&order, &[], "linux/amd64").unwrap();
     assert_eq!(plan.record.process.args, ["sh"]);
     assert!(plan.record.process.env.contains(&"A=mine".to_owned()));
-    assert_eq!(plan.record.process.stop_signal, 3);
+    assert_eq!(
+        plan.record.process.stop_signal,
+        teu_protocol::image_config::signal::Signal::QUIT
+    );
     assert_eq!(plan.hostname, "070707070707");
     assert_eq!(plan.record.exposed_ports, ["80/tcp"]);
     let exec = ProcessSpec {

@@ -53,7 +53,7 @@ fn a_container_that_ignores_the_stop_signal_is_killed_after_the_grace() {
     assert!(matches!(
         effects.as_slice(),
         [Effect::Signal {
-            signal: 9,
+            signal: teu_protocol::image_config::signal::Signal::KILL,
             request: None,
             ..
         }]
@@ -61,6 +61,7 @@ fn a_container_that_ignores_the_stop_signal_is_killed_after_the_grace() {
     let end = ProcessEnd {
         status: ExitStatus::Signal(9),
         out_of_memory: false,
+        timed_out: false,
     };
     world.input(Input::Exited {
         container: container(0),
@@ -109,6 +110,7 @@ fn an_end_that_comes_before_the_word_of_the_start_is_told_after_it() {
     let end = ProcessEnd {
         status: ExitStatus::Code(3),
         out_of_memory: false,
+        timed_out: false,
     };
     world.input(Input::Exited {
         container: container(0),

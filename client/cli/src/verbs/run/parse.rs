@@ -1,6 +1,6 @@
 //! How `teu run`'s values are written: sizes, variables, files, volumes.
 
-use std::{fmt::Write as _, fs, path::PathBuf, str::FromStr};
+use std::{fmt::Write as _, fs, path::PathBuf, str::FromStr, time::Duration};
 
 use teu::PreBoot;
 
@@ -121,8 +121,9 @@ impl FromStr for MountSpec {
     }
 }
 
-/// `64m`, `2g`, `1048576`: bytes, in powers of 1024.
+/// `64m`, `1.5g`, `1048576`: bytes, in powers of 1024.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let expected = || "a number of bytes is expected, such as 64m, 1.5g or 2GiB".to_owned();
     let lower = text.to_ascii_lowercase();
     let digits = lower.trim_end_matches("ib").trim_end_matches('b');
     let (number, shift) = match digits.chars().last() {
@@ -132,11 +133,23 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
         Some('t') => (&digits[..digits.len() - 1], 40),
         _ => (digits, 0),
     };
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|count| count.checked_mul(1 << shift))
-        .ok_or_else(|| "a whole number of bytes is expected, such as 64m or 2g".to_owned())
+    scaled(number, 1 << shift).ok_or_else(expected)
+}
+
+/// Most digits behind the point: with more, the product of them and a unit would not fit.
+const MAX_FRACTION_DIGITS: usize = 6;
+
+/// A decimal number of units, exactly; what is less than one is cut off.
+fn scaled(number: &str, unit: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !is_digits(whole) || !is_digits(fraction) || fraction.len() > MAX_FRACTION_DIGITS {
+        return None;
+    }
+    let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+    let of = 10_u64.pow(u32::try_from(fraction.len()).ok()?);
+    let part = fraction.parse::<u64>().ok()?.checked_mul(unit)? / of;
+    whole.checked_add(part)
 }
 
 /// `0.5`: cores.
@@ -153,9 +166,44 @@ pub(crate) fn cpus(text: &str) -> Result<f64, String> {
     }
 }
 
+/// `500ms`, `90s` (or `90`), `5m`, `2h`, `1d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_ms = match &text[digits.len()..] {
+        "ms" => Some(1),
+        "" | "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _ => None,
+    };
+    let count: Option<u64> = digits.parse().ok();
+    count
+        .zip(unit_ms)
+        .and_then(|(count, unit_ms)| count.checked_mul(unit_ms))
+        .filter(|ms| *ms > 0)
+        .map(Duration::from_millis)
+        .ok_or_else(|| "a time is expected: 500ms, 90s, 5m, 2h or 1d".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times() {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("90s", 90_000),
+            ("7", 7_000),
+            ("5m", 300_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "s", "0", "-1s", "1.5s", "1w", "99999999999999999999d"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes() {
@@ -165,10 +213,25 @@ mod tests {
             ("2G", 2 << 30),
             ("2GiB", 2 << 30),
             ("10kb", 10 << 10),
+            ("1.5g", 3 << 29),
+            ("0.5", 0),
+            ("0.000001t", 1_099_511),
         ] {
             assert_eq!(bytes(text), Ok(count), "{text}");
         }
-        for text in ["", "m", "-1", "1x", "99999999999t"] {
+        for text in [
+            "",
+            "m",
+            "-1",
+            "1x",
+            "99999999999t",
+            ".5g",
+            "1.g",
+            "1..5g",
+            "+1",
+            "1e3",
+            "0.0000001t",
+        ] {
             assert!(bytes(text).is_err(), "{text}");
         }
     }

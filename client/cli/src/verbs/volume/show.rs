@@ -2,12 +2,13 @@
 
 use clap::Args;
 use serde::Serialize;
-use teu::{Location, SnapshotInfo, Volume, VolumeInfo, VolumeState, VolumeUsage};
+use teu::{Location, Volume, VolumeInfo, VolumeState, VolumeUsage};
 
 use super::{find, name, parse::span_text, served};
 use crate::{
     args::{Format, Listing},
     failure::Failure,
+    json::{VolumeDetail, VolumeRow},
     output,
 };
 
@@ -39,25 +40,6 @@ pub(crate) struct InspectArgs {
     volumes: Vec<String>,
 }
 
-/// A volume as JSON: the location's own record, and names for ids.
-#[derive(Debug, Serialize)]
-struct Row<'a> {
-    #[serde(flatten)]
-    info: &'a VolumeInfo,
-    node_name: String,
-    /// Containers by name, or short id if they have none or are another session's.
-    used_by_names: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Detail<'a> {
-    #[serde(flatten)]
-    row: Row<'a>,
-    /// Nothing while its node cannot be asked.
-    snapshots: Option<Vec<SnapshotInfo>>,
-    usage: Option<VolumeUsage>,
-}
-
 #[derive(Debug, Serialize)]
 struct Taken {
     name: String,
@@ -66,13 +48,13 @@ struct Taken {
     usage: VolumeUsage,
 }
 
-fn row<'a>(location: &Location, info: &'a VolumeInfo) -> Row<'a> {
+fn row<'a>(location: &Location, info: &'a VolumeInfo) -> VolumeRow<'a> {
+    VolumeRow::new(info, node_name(location, info), users(location, info))
+}
+
+fn node_name(location: &Location, info: &VolumeInfo) -> String {
     let node = location.node(info.node);
-    Row {
-        info,
-        node_name: node.map(|node| node.name).unwrap_or_default(),
-        used_by_names: users(location, info),
-    }
+    node.map(|node| node.name).unwrap_or_default()
 }
 
 /// The containers that have it mounted, by name, or short id if they have none or are another
@@ -93,29 +75,32 @@ pub(super) fn users(location: &Location, info: &VolumeInfo) -> Vec<String> {
 pub(super) fn list(location: &Location, listing: Listing) -> Result<(), Failure> {
     let mut volumes = location.volumes();
     volumes.sort_by_key(|info| std::cmp::Reverse(info.created_ms));
-    let rows: Vec<Row<'_>> = volumes.iter().map(|info| row(location, info)).collect();
     match (listing.quiet, listing.format) {
-        (true, _) => rows
+        (true, _) => volumes
             .iter()
-            .try_for_each(|row| output::line(&row.info.id.to_string())),
-        (false, Format::Json) => output::json(&rows),
+            .try_for_each(|info| output::line(&info.id.to_string())),
+        (false, Format::Json) => {
+            let rows: Vec<_> = volumes.iter().map(|info| row(location, info)).collect();
+            output::json(&rows)
+        }
         (false, Format::Table) => {
             let header = [
                 "NAME", "ID", "NODE", "STATE", "QUOTA", "SCHEDULE", "CREATED", "USED BY",
             ];
-            output::table(&header, rows.iter().map(cells).collect())
+            let rows = volumes.iter().map(|info| cells(location, info));
+            output::table(&header, rows.collect())
         }
     }
 }
 
-fn cells(row: &Row<'_>) -> Vec<String> {
-    let spec = &row.info.spec;
+fn cells(location: &Location, info: &VolumeInfo) -> Vec<String> {
+    let spec = &info.spec;
     let none = || "-".to_owned();
     vec![
         spec.tag.as_ref().map_or_else(none, ToString::to_string),
-        row.info.id.short(),
-        row.node_name.clone(),
-        state(row.info.state).to_owned(),
+        info.id.short(),
+        node_name(location, info),
+        state(info.state).to_owned(),
         spec.quota_bytes.map_or_else(none, output::bytes),
         spec.schedule.map_or_else(none, |schedule| {
             format!(
@@ -124,8 +109,8 @@ fn cells(row: &Row<'_>) -> Vec<String> {
                 schedule.keep
             )
         }),
-        format!("{} ago", output::ago(row.info.created_ms)),
-        row.used_by_names.join(", "),
+        format!("{} ago", output::ago(info.created_ms)),
+        users(location, info).join(", "),
     ]
 }
 
@@ -214,9 +199,9 @@ pub(super) async fn inspect(location: &Location, args: InspectArgs) -> Result<()
         };
         infos.push((volume.info(), snapshots, usage));
     }
-    let details: Vec<Detail<'_>> = infos
+    let details: Vec<VolumeDetail<'_>> = infos
         .iter()
-        .map(|(info, snapshots, usage)| Detail {
+        .map(|(info, snapshots, usage)| VolumeDetail {
             row: row(location, info),
             snapshots: snapshots.clone(),
             usage: *usage,

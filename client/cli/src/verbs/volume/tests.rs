@@ -4,10 +4,13 @@ use clap::Parser as _;
 use teu::{SnapshotInfo, VolumeInfo};
 
 use super::{
-    destroy::{ask, loss, split},
+    destroy::{loss, split},
     *,
 };
-use crate::args::{Cli, Verb};
+use crate::{
+    args::{Cli, Verb},
+    consent::ask,
+};
 
 fn parsed(line: &str) -> Result<VolumeVerb, String> {
     let words = ["teu", "volume"].into_iter().chain(line.split(' '));

@@ -18,12 +18,9 @@ use tokio::{
     io::{AsyncRead, ReadBuf},
 };
 
-use super::{
-    SpecArgs, described,
-    destroy::{self, Consent},
-    explained, find_node, named, served, tell,
-};
+use super::{SpecArgs, described, destroy, explained, find_node, named, served, tell};
 use crate::{
+    consent::Consent,
     failure::{Failure, Usage},
     output, progress,
     signals::Interrupts,
@@ -135,7 +132,7 @@ fn failed(error: teu::Error, file: &Path) -> Failure {
 
 /// `teu volume import`.
 pub(super) async fn import(location: &Location, args: ImportArgs) -> Result<ExitCode, Failure> {
-    if !args.into && args.consent.is_dry_run() {
+    if !args.into && args.consent.dry_run {
         return Err(Usage::new(
             "importing a new volume destroys nothing, so there is nothing to try",
             "--dry-run goes with --into",
@@ -179,7 +176,7 @@ async fn import_from<R: AsyncRead + Unpin + Send>(
     let builder: ImportBuilder<_> = match &args.name {
         Some(name) if args.into => {
             let volume = served(location, name).await?;
-            if !args.consent.is_yes() {
+            if !args.consent.yes {
                 let known = volume.snapshots().await?;
                 let gone = destroy::lost(&volume, known.last(), false).await?;
                 if !args.consent.given(&[gone])? {

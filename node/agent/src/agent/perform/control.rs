@@ -10,22 +10,21 @@ use teu_node_core::{
 };
 use teu_protocol::{
     ids::{ContainerId, ProcessId, PublicKey, RequestId},
-    message::{NodeReplyBody, Refusal, RefusalCode, TermSize},
+    image_config::signal::Signal,
+    message::{NodeReplyBody, Refusal, TermSize},
 };
 
 use super::prepare;
 use crate::{
     agent::{Agent, Event},
-    containers::{Entry, exec_plan, refuse_internal, refuse_start},
-    keeper::{KeeperLink, LOG_DIR, SignalScope, StartError},
+    containers::{Entry, exec_plan, refuse_internal, refuse_running},
+    keeper::{KeeperLink, LOG_DIR, LinkError, SignalScope, StartError},
     link::chain,
     sys::{names::SlotName, subid},
 };
 
-const SIGKILL: u8 = 9;
-
 fn no_sandbox() -> Refusal {
-    Refusal::new(RefusalCode::WrongState, "the container is not running")
+    refuse_running(&StartError::Link(LinkError::Gone))
 }
 
 impl Agent {
@@ -132,7 +131,7 @@ impl Agent {
         let asked = self.keeper(&container).map(ask);
         tokio::spawn(async move {
             let result = match asked {
-                Some(asked) => asked.await.map_err(|error| refuse_start(&error)),
+                Some(asked) => asked.await.map_err(|error| refuse_running(&error)),
                 None => Err(no_sandbox()),
             };
             if let Some(request) = request {
@@ -149,16 +148,16 @@ impl Agent {
         request: Option<RequestId>,
         container: ContainerId,
         process: ProcessId,
-        signal: u8,
+        signal: Signal,
     ) {
         // A killed process takes along what it forked; other signals are its own business.
-        let scope = if signal == SIGKILL {
+        let scope = if signal == Signal::KILL {
             SignalScope::Group
         } else {
             SignalScope::Leader
         };
         self.ask_keeper(request, container, |keeper| async move {
-            keeper.signal(process, i32::from(signal), scope).await
+            keeper.signal(process, signal, scope).await
         });
     }
 
@@ -185,7 +184,7 @@ impl Agent {
             let result = match keeper {
                 Some(keeper) => match keeper.exec(exec_plan(&plan)).await {
                     Ok(_) => Ok(()),
-                    Err(error) => Err(refuse_start(&error)),
+                    Err(error) => Err(refuse_running(&error)),
                 },
                 None => Err(no_sandbox()),
             };

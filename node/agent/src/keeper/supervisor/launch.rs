@@ -7,6 +7,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     rc::Rc,
+    time::{Duration, Instant},
 };
 
 use teu_protocol::ids::ProcessId;
@@ -17,9 +18,9 @@ use crate::{
         log::LogWriter,
         plan::ExecPlan,
         process::{Pipes, Process},
+        reaper::{Reaper, ReaperParts},
         report::Report,
         stub::Stub,
-        tenant::Tenant,
         wire::{Outcome, Refusal, StartStep, Started},
     },
     sys::{
@@ -38,6 +39,8 @@ pub(super) struct Launch {
     pub terminal: Option<OwnedFd>,
     pub created: Option<(i32, Vec<(String, u32)>)>,
     pub failure: Option<Refusal>,
+    /// Of a further process, whose pid is the reaper's to know.
+    pub pidfd: Option<OwnedFd>,
     pub cgroup: Option<Cgroup>,
 }
 
@@ -46,6 +49,7 @@ pub(super) struct Wanted {
     pub number: u64,
     pub log: LogWriter,
     pub open_stdin: bool,
+    pub timeout_ms: Option<u64>,
 }
 
 /// A stub that waits has no container yet; its place in the table needs a name.
@@ -66,12 +70,16 @@ impl Supervisor {
         Ok(Launch::new(NOBODY, ours, pipes))
     }
 
-    pub(super) fn fork_tenant(&self, plan: &ExecPlan, number: u64) -> Result<Launch, Refusal> {
+    pub(super) fn fork_tenant(&mut self, plan: &ExecPlan, number: u64) -> Result<Launch, Refusal> {
         let step = StartStep::JoinContainer;
-        let (Some(container), Some(init)) = (&self.container, self.main_process()) else {
-            return Err(Refusal::NotRunning);
+        // A dead one is noticed here at the latest.
+        self.reap_inside();
+        let reaper = match self.reaper.take() {
+            Some(reaper) => reaper,
+            None => self.make_reaper()?,
         };
-        let Some(init_pidfd) = &init.pidfd else {
+        let reaper = &*self.reaper.insert(reaper);
+        let Some(container) = &self.container else {
             return Err(Refusal::NotRunning);
         };
         let log = LogWriter::open(
@@ -87,17 +95,7 @@ impl Supervisor {
         cgroup
             .create_tracking()
             .map_err(crate::keeper::stub::failed(step))?;
-        let tenant = Tenant {
-            plan,
-            hostname: &container.hosts.hostname,
-            ids: container.ids,
-            init_pidfd,
-            cgroup: &cgroup,
-            stdio,
-            report: Rc::new(theirs),
-            seccomp: Rc::clone(&self.config.seccomp),
-        };
-        if let Err(error) = tenant.fork() {
+        if let Err(error) = reaper.exec(plan, &stdio, &theirs) {
             let _ = cgroup.remove_tracking();
             return Err(failed(error));
         }
@@ -106,9 +104,28 @@ impl Supervisor {
             number,
             log,
             open_stdin: plan.process.open_stdin,
+            timeout_ms: plan.process.timeout_ms,
         });
         launch.cgroup = Some(cgroup);
         Ok(launch)
+    }
+
+    fn make_reaper(&self) -> Result<Reaper, Refusal> {
+        let (Some(container), Some(init)) = (&self.container, self.main_process()) else {
+            return Err(Refusal::NotRunning);
+        };
+        let Some(init_pidfd) = &init.pidfd else {
+            return Err(Refusal::NotRunning);
+        };
+        let failed = crate::keeper::stub::failed::<io::Error>(StartStep::JoinContainer);
+        Reaper::start(ReaperParts {
+            hostname: container.hosts.hostname.clone(),
+            ids: container.ids,
+            init_pidfd: init_pidfd.try_clone().map_err(&failed)?,
+            cgroup: self.cgroup.clone(),
+            seccomp: Rc::clone(&self.config.seccomp),
+        })
+        .map_err(failed)
     }
 
     pub(super) fn main_process(&self) -> Option<&Process> {
@@ -133,7 +150,10 @@ impl Supervisor {
                         self.greet();
                         return;
                     }
-                    Ok(Report::Created { pid, steps_us }) => launch.created = Some((pid, steps_us)),
+                    Ok(Report::Created { pid, steps_us }) => {
+                        launch.created = Some((pid, steps_us));
+                        launch.pidfd = packet.fds.into_iter().next();
+                    }
                     Ok(Report::Terminal) => launch.terminal = packet.fds.into_iter().next(),
                     Ok(Report::Failed(refusal)) => {
                         // The first failure is the cause of those after it.
@@ -151,6 +171,7 @@ impl Supervisor {
             self.conclude(launch);
             if self.launches.is_empty() {
                 self.reaped.clear();
+                self.reaped_inside.clear();
             }
         }
     }
@@ -174,7 +195,7 @@ impl Supervisor {
         let log = launch.wanted.as_ref().map(|wanted| wanted.log.path());
         match launch.into_process() {
             Ok((process, steps_us)) => {
-                let (id, pid) = (process.id, process.pid);
+                let (id, pid, inside) = (process.id, process.pid, process.pid_inside);
                 self.processes.insert(id, process);
                 if is_main {
                     self.stage = Stage::Running;
@@ -182,11 +203,16 @@ impl Supervisor {
                 if let Some(number) = number {
                     self.reply(number, Outcome::Started(Started { pid, steps_us }));
                 }
-                if let Some(status) = self.reaped.remove(&pid) {
+                let early = match inside {
+                    Some(inside) => self.reaped_inside.remove(&inside),
+                    None => self.reaped.remove(&pid),
+                };
+                if let Some(status) = early {
                     self.process_ended(id, status);
                 }
             }
             Err(refusal) => {
+                let refusal = self.explained(refusal);
                 if let Some(cgroup) = cgroup {
                     let _ = cgroup.remove_tracking();
                 }
@@ -205,6 +231,40 @@ impl Supervisor {
     }
 }
 
+impl Supervisor {
+    /// What the kernel's word for a failed start means here.
+    pub(super) fn explained(&self, refusal: Refusal) -> Refusal {
+        let Refusal::Failed {
+            step: StartStep::JoinContainer | StartStep::CreateContainer,
+            reason,
+        } = &refusal
+        else {
+            return refusal;
+        };
+        if self.main_process().is_some_and(Process::is_dead) {
+            return Refusal::NotRunning;
+        }
+        let no_process_more = reason.contains(EAGAIN_TEXT) || reason.contains("EAGAIN");
+        match self.cgroup.pids() {
+            pids if no_process_more && pids.len() as u64 + 2 >= self.pids_limit() => {
+                Refusal::PidsLimit {
+                    limit: self.pids_limit(),
+                }
+            }
+            _ => refusal,
+        }
+    }
+
+    fn pids_limit(&self) -> u64 {
+        self.container
+            .as_ref()
+            .map_or(u64::MAX, |one| u64::from(one.pids))
+    }
+}
+
+/// What a failed fork(2) says at the limit of processes.
+const EAGAIN_TEXT: &str = "os error 11";
+
 impl Launch {
     fn new(id: ProcessId, socket: OwnedFd, pipes: Pipes) -> Self {
         Self {
@@ -215,6 +275,7 @@ impl Launch {
             terminal: None,
             created: None,
             failure: None,
+            pidfd: None,
             cgroup: None,
         }
     }
@@ -254,6 +315,14 @@ impl Launch {
             }
         };
         process.cgroup = self.cgroup;
+        process.deadline = wanted
+            .timeout_ms
+            .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+        if let Some(pidfd) = self.pidfd {
+            process.pid_inside = Some(pid);
+            process.pid = fork::pid_of(&pidfd);
+            process.pidfd = Some(pidfd);
+        }
         Ok((process, steps_us))
     }
 }

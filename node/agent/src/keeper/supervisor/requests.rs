@@ -3,8 +3,7 @@
 //! Owner: the supervisor. Invariant: every request gets exactly one reply; starts and destroys get
 //! theirs when the thing has happened.
 
-use rustix::process::{Signal, pidfd_send_signal};
-use teu_protocol::ids::ProcessId;
+use teu_protocol::{ids::ProcessId, image_config::signal::Signal};
 
 use super::{Container, Stage, Supervisor, launch::Wanted};
 use crate::{
@@ -55,6 +54,7 @@ impl Supervisor {
                 .known(&process)
                 .map(|one| one.acknowledge(follower, cursor))
                 .map(Some),
+            RequestBody::Ping => Ok(Some(())),
             RequestBody::Forget { process } => self.forget(&process).map(Some),
             RequestBody::WriteHosts { hosts } => self.write_hosts(&hosts).map(Some),
         };
@@ -110,6 +110,7 @@ impl Supervisor {
             number,
             log,
             open_stdin: plan.process.open_stdin,
+            timeout_ms: plan.process.timeout_ms,
         });
         self.launches.insert(id, launch);
         self.container = Some(Container {
@@ -117,6 +118,7 @@ impl Supervisor {
             dir: plan.dir.clone(),
             ids: plan.ids,
             log: plan.log,
+            pids: plan.limits.pids,
             hosts: HostsHead {
                 hostname: plan.hostname.clone(),
                 address: plan.address,
@@ -141,7 +143,8 @@ impl Supervisor {
                 .map(|one| one.id);
             self.forget(&told.ok_or(Refusal::TooManyProcesses)?)?;
         }
-        let launch = self.fork_tenant(plan, number)?;
+        let launch = self.fork_tenant(plan, number);
+        let launch = launch.map_err(|refusal| self.explained(refusal))?;
         self.launches.insert(plan.id, launch);
         Ok(None)
     }
@@ -163,15 +166,11 @@ impl Supervisor {
     fn signal(
         &mut self,
         process: &ProcessId,
-        signal: i32,
+        signal: Signal,
         scope: SignalScope,
     ) -> Result<(), Refusal> {
-        let wanted = Signal::from_named_raw(signal).ok_or_else(|| Refusal::Failed {
-            step: StartStep::Signal,
-            reason: format!("{signal} is not a signal"),
-        })?;
         let process = self.known(process)?;
-        if wanted == Signal::KILL
+        if signal == Signal::KILL
             && scope == SignalScope::Group
             && let Some(cgroup) = &process.cgroup
         {
@@ -180,7 +179,7 @@ impl Supervisor {
         let Some(pidfd) = process.pidfd.as_ref().filter(|_| process.ended.is_none()) else {
             return Err(Refusal::NoSuchProcess);
         };
-        pidfd_send_signal(pidfd, wanted).map_err(failed(StartStep::Signal))
+        fork::send_signal(pidfd, signal.number()).map_err(failed(StartStep::Signal))
     }
 
     fn resize(&mut self, process: &ProcessId, rows: u16, columns: u16) -> Result<(), Refusal> {

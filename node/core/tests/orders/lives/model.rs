@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use teu_node_core::{Effect, Input, NodeCore, Now, input::ProcessEnd};
 use teu_protocol::{
     ids::{ContainerId, ProcessId, RequestId, StreamId},
+    image_config::signal::Signal,
     message::{
         ExitStatus, LogStart, NodeEvent, NodeReplyBody, NodeRequest, NodeRequestBody, ProcessSpec,
     },
@@ -42,7 +43,7 @@ pub(super) enum Order {
     Spawn { asleep: bool },
     Wake,
     Stop,
-    Signal(u8),
+    Signal(Signal),
     Destroy,
     Exec(u8),
     Attach(u8),
@@ -58,7 +59,7 @@ pub(super) fn order() -> impl Strategy<Value = Order> {
         4 => any::<bool>().prop_map(|asleep| Order::Spawn { asleep }),
         2 => Just(Order::Wake),
         2 => Just(Order::Stop),
-        1 => (0..70_u8).prop_map(Order::Signal),
+        1 => (1..=64_u8).prop_map(|n| Order::Signal(Signal::try_from(n).expect("a signal"))),
         2 => Just(Order::Destroy),
         3 => (0..3_u8).prop_map(Order::Exec),
         2 => (0..3_u8).prop_map(Order::Attach),
@@ -348,6 +349,7 @@ impl World {
         let end = ProcessEnd {
             status: ExitStatus::Code(0),
             out_of_memory: false,
+            timed_out: false,
         };
         match step {
             Step::Order(n, order) => self.order(body(n, order)),

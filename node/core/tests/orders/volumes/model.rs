@@ -432,6 +432,7 @@ impl World {
                 end: ProcessEnd {
                     status: ExitStatus::Code(0),
                     out_of_memory: false,
+                    timed_out: false,
                 },
             }),
             Step::Outcome(n, ok) => self.outcome(n, ok),

@@ -45,8 +45,12 @@ impl BtrfsPool {
     pub fn open_loop(file: &Path, mount_dir: &Path, limits: LoopLimits) -> Result<Self, PoolError> {
         let file =
             std::path::absolute(file).map_err(failed_io(format!("find {}", file.display())))?;
+        // Not made: of a disk that is not mounted now, it would hide what is kept there.
         let dir = file.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(dir).map_err(failed_io(format!("make {}", dir.display())))?;
+        fs::metadata(dir).map_err(failed_io(format!(
+            "find the directory {} of the pool's file",
+            dir.display()
+        )))?;
         let tools = Tools::lock(&file.with_extension("lock"))?;
         let file = LoopFile {
             file,
