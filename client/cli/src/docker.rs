@@ -18,20 +18,20 @@ pub(crate) fn answer(error: &clap::Error, arguments: &[String]) -> Option<String
             let groups: Vec<&str> = path.split(' ').take_while(|word| *word != wrong).collect();
             let whole = [&groups[..], &[wrong][..]].concat().join(" ");
             let whole = whole.trim();
-            told(whole, lookup(verbs::VERBS, whole)?)
+            Some(told(whole, lookup(verbs::VERBS, whole)?))
         }
         ErrorKind::UnknownArgument => {
             let wrong = context(error, ContextKind::InvalidArg)?;
             let option = wrong.split_once('=').map_or(wrong, |(option, _)| option);
-            told(option, option_of(&path, option)?)
+            Some(told(option, option_of(&path, option)?))
         }
         _ => None,
     }
 }
 
 /// `TEU has no X; use Y`, or, where there is nothing to use, why not.
-fn told(what: &str, instead: &str) -> Option<String> {
-    Some(format!("TEU has no `{what}`; {instead}"))
+fn told(what: &str, instead: &str) -> String {
+    format!("TEU has no `{what}`; {instead}")
 }
 
 fn option_of(path: &str, option: &str) -> Option<&'static str> {
