@@ -143,18 +143,19 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
 
 #[test]
 fn dependencies_point_one_way() {
-    let allowed: [(&str, &[&str]); 8] = [
+    let allowed: [(&str, &[&str]); 9] = [
         ("protocol/Cargo.toml", &[]),
         ("protocol/link/Cargo.toml", &["teu-protocol"]),
+        ("daemon/Cargo.toml", &[]),
         ("master/core/Cargo.toml", &["teu-protocol"]),
         (
             "master/daemon/Cargo.toml",
-            &["teu-protocol", "teu-master-core"],
+            &["teu-protocol", "teu-daemon", "teu-master-core"],
         ),
         ("node/core/Cargo.toml", &["teu-protocol"]),
         (
             "node/agent/Cargo.toml",
-            &["teu-protocol", "teu-link", "teu-node-core"],
+            &["teu-protocol", "teu-daemon", "teu-link", "teu-node-core"],
         ),
         ("client/sdk/Cargo.toml", &["teu-protocol", "teu-link"]),
         ("client/cli/Cargo.toml", &["teu"]),
@@ -222,6 +223,63 @@ fn the_cores_are_pure() {
             }
         }
     }
+}
+
+/// `eprintln!` and its like panic when the disk of the log is full, and so does what `tracing` says about
+/// a failed write.
+#[test]
+fn no_write_to_a_log_can_end_a_daemon() {
+    let daemons = [
+        "daemon/src",
+        "master/daemon/src",
+        "node/agent/src",
+        "protocol/link/src",
+    ];
+    let words = [
+        "println!(",
+        "print!(",
+        "with_writer(std::io::",
+        "with_writer(io::",
+        "dbg!(",
+    ];
+    for file in files(".rs") {
+        if !daemons.iter().any(|dir| file.starts_with(root().join(dir))) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("a source file");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for word in words {
+            let said = code
+                .lines()
+                .any(|line| line.contains(word) && !line.trim_start().starts_with("//"));
+            assert!(!said, "{}: {word} (use teu_daemon::log)", file.display());
+        }
+    }
+}
+
+/// MessagePack is read by one function, which bounds it and takes nothing that follows it.
+#[test]
+fn messages_are_decoded_in_one_place() {
+    let elsewhere: Vec<_> = files(".rs")
+        .into_iter()
+        .filter(|file| file.components().any(|part| part.as_os_str() == "src"))
+        .filter(|file| !file.ends_with("protocol/src/message/decode.rs"))
+        .filter(|file| {
+            let text = fs::read_to_string(file).expect("a source file");
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            [
+                "rmp_serde::from_slice",
+                "rmp_serde::from_read",
+                "rmp_serde::Deserializer",
+            ]
+            .iter()
+            .any(|word| code.contains(word))
+        })
+        .collect();
+    assert!(
+        elsewhere.is_empty(),
+        "use teu_protocol::message::decode or decode_record: {elsewhere:?}"
+    );
 }
 
 #[test]

@@ -26,6 +26,20 @@ pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 /// that leaves room for parts that are not full.
 pub const MAX_MESSAGE_PARTS: usize = 256;
 
+/// Values in a message, through all of its levels: a report of a node that is full (4,094 containers of
+/// some hundred values) and a list of every volume fit. Built in memory, a value takes up to
+/// [`VALUE_MEMORY_BYTES`].
+pub const MAX_MESSAGE_VALUES: usize = 1 << 20;
+
+/// Values in a message from a client: a spawn with ten thousand variables, labels and files each.
+pub const MAX_REQUEST_VALUES: usize = 1 << 16;
+
+/// Arrays and maps within each other in a message: the deepest of ours has 12.
+pub const MAX_MESSAGE_NESTING: usize = 32;
+
+/// What a value of a message takes in memory, besides its own bytes: a `String` and its allocation.
+pub const VALUE_MEMORY_BYTES: usize = 64;
+
 /// A whole message from a peer that has not authenticated: the largest legitimate one is an
 /// INITIATE of [`MAX_INITIATE_PAYLOAD_BYTES`] and some overhead.
 pub const MAX_HANDSHAKE_MESSAGE_BYTES: usize = 4 * 1024;

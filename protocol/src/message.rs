@@ -5,6 +5,7 @@
 //! unknown variants refused. To add a request: a variant of [`RequestBody`] and of [`ReplyBody`],
 //! and, if a node serves it, of [`NodeRequestBody`].
 
+mod decode;
 mod handshake;
 mod image;
 mod node;
@@ -17,6 +18,7 @@ mod stream;
 mod time;
 mod volume;
 
+pub use decode::{Bounds, DecodeError, count_values, decode, decode_record, decode_within};
 pub use handshake::{Initiate, Ready, Role, SessionAsk, SessionLimits, Topology, Welcome};
 pub use image::{Compression, ImageInfo, ImageManifest, LayerRef};
 pub use node::{
@@ -199,11 +201,6 @@ macro_rules! heartbeats {
 
 heartbeats!(ClientToMaster, MasterToClient, MasterToNode, NodeToMaster);
 
-/// Bytes that should have been a message.
-#[derive(Debug, thiserror::Error)]
-#[error("the peer sent a message that does not parse")]
-pub struct DecodeError(#[from] rmp_serde::decode::Error);
-
 /// A message that cannot be written as MessagePack (only by a defect: all of them can).
 #[derive(Debug, thiserror::Error)]
 #[error("a message could not be written as MessagePack")]
@@ -215,14 +212,6 @@ pub struct EncodeError(#[from] rmp_serde::encode::Error);
 /// Never for this crate's types; the serializer's signature has it.
 pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, EncodeError> {
     Ok(rmp_serde::to_vec_named(message)?)
-}
-
-/// Reads a message from MessagePack. Allocates no more than the input's own size warrants.
-///
-/// # Errors
-/// If the bytes are not such a message.
-pub fn decode<'de, M: Deserialize<'de>>(bytes: &'de [u8]) -> Result<M, DecodeError> {
-    Ok(rmp_serde::from_slice(bytes)?)
 }
 
 #[cfg(test)]

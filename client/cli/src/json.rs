@@ -415,6 +415,7 @@ pub(crate) mod tests {
         signal: null
         started_ms: null
         state: "exited"
+        storage_bytes: null
         tty: false
         volumes: ["db:/data"]
         "#);

@@ -16,6 +16,7 @@ mod signals;
 mod stdio;
 mod terminal;
 mod verbs;
+mod waiting;
 
 use std::process::ExitCode;
 

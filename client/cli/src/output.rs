@@ -18,9 +18,8 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
 /// Without characters that a terminal would obey: names, reasons and findings come from elsewhere.
 /// (A program's own output is passed on as it is, by other ways.)
 pub(crate) fn harmless(text: &str) -> String {
-    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     text.chars()
-        .map(|c| if obeyed(c) { '\u{fffd}' } else { c })
+        .map(|c| if is_obeyed(c) { '\u{fffd}' } else { c })
         .collect()
 }
 
@@ -33,9 +32,41 @@ pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
+/// A terminal acts on it, or shows what stands beside it in another order or not at all: control
+/// characters, those that turn the direction of writing, line separators and tags (Unicode TR 36).
+const fn is_obeyed(c: char) -> bool {
+    matches!(
+        c,
+        '\0'..='\u{8}' | '\u{b}'..='\u{1f}' | '\u{7f}'..='\u{9f}'
+            | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+/// JSON text of the same meaning, without those characters: they can only be within its strings.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    let mut units = [0; 2];
+    for c in json.chars() {
+        if is_obeyed(c) {
+            for unit in c.encode_utf16(&mut units) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
 /// Prints a value as indented JSON.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
-    line(&serde_json::to_string_pretty(value)?)
+    line(&escaped(&serde_json::to_string_pretty(value)?))
+}
+
+/// Prints a value as JSON on one line.
+pub(crate) fn json_line<T: Serialize>(value: &T) -> Result<(), Failure> {
+    line(&escaped(&serde_json::to_string(value)?))
 }
 
 /// Prints a table without lines, as Docker's lists are.
@@ -137,6 +168,19 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&said.stdout), word);
         }
         assert_eq!(quoted("/var/lib/teu"), "/var/lib/teu");
+    }
+
+    #[test]
+    fn nothing_that_is_printed_turns_the_direction_of_writing() {
+        assert_eq!(harmless("cod\u{202e}gpj.exe"), "cod\u{fffd}gpj.exe");
+        let hostile = "a\u{202e}b\u{2066}c\u{9b}d\u{7f}e\u{e0041}f\ng\u{2028}";
+        let json = escaped(&serde_json::to_string(hostile).unwrap());
+        assert_eq!(
+            json,
+            r#""a\u202eb\u2066c\u009bd\u007fe\udb40\udc41f\ng\u2028""#
+        );
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);
+        assert_eq!(harmless(&json), json);
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::{
     args::{Cli, Globals, Verb},
     dev,
     failure::{Failure, Usage},
+    waiting,
 };
 
 /// Containers that one command works on at once: many stops cost one grace, and no master is flooded.
@@ -92,7 +93,16 @@ async fn connect_in(globals: &Globals, session: Tag, verb: &str) -> Result<Locat
     if let Some(location) = &globals.location {
         builder = builder.location(location);
     }
-    let location = builder.connect().await?;
+    let connecting = builder.connect();
+    tokio::pin!(connecting);
+    let location = match tokio::time::timeout(waiting::TOLD_AFTER, &mut connecting).await {
+        Ok(connected) => connected?,
+        Err(_) => {
+            waiting::say("still connecting to the location; Ctrl-C gives up");
+            connecting.await?
+        }
+    };
+    tokio::spawn(waiting::watch(location.link_state()));
     tracing::info!(
         location = location.name(),
         session = %location.session(),

@@ -120,7 +120,7 @@ impl Container {
                     return Ok(answer);
                 }
                 if view.gone {
-                    return Err(Error::Gone(self.id));
+                    return Err(view.why_gone());
                 }
             }
             if view.changed().await.is_err() {

@@ -10,7 +10,7 @@ use teu_protocol::{
     message::{Refusal, RefusalCode},
 };
 
-use crate::{config::ConfigError, image::ImageError};
+use crate::{config::ConfigError, image::ImageError, session::told};
 
 /// What the library's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -72,6 +72,18 @@ pub enum Error {
     /// The container is destroyed.
     #[error("container {} is destroyed", .0.short())]
     Gone(ContainerId),
+    /// The location ended the container because this program could not be reached.
+    #[error(
+        "the connection to the location was lost for {}, and the location ended container {} meanwhile; \
+         start it again",
+        told(*away), container.short()
+    )]
+    EndedByCut {
+        /// The container.
+        container: ContainerId,
+        /// How long the connection was lost.
+        away: Duration,
+    },
     /// The container's first process ended while something else was waited for.
     #[error("container {} ended ({status}) while {waiting_for}", container.short())]
     Ended {
@@ -182,6 +194,7 @@ impl Error {
             | Self::Closed(_)
             | Self::InputLost
             | Self::Gone(_)
+            | Self::EndedByCut { .. }
             | Self::Ended { .. }
             | Self::NoImage { .. }
             | Self::Image(_)
@@ -262,8 +275,15 @@ pub enum CloseReason {
     #[error("this program closed it")]
     Closed,
     /// The location had ended it when the link came back.
-    #[error("the location had ended it when the link came back: it was away for too long")]
-    Expired,
+    #[error(
+        "the connection to the location was lost for {}, and the location ended the session meanwhile, \
+         with what this program had started",
+        told(*away)
+    )]
+    Expired {
+        /// How long the connection was lost.
+        away: Duration,
+    },
     /// The location ended it, in these words.
     #[error("{0}")]
     Ended(Refusal),

@@ -6,19 +6,22 @@
 //!
 //! ```text
 //!            ┌── link lost ──▶ Reconnecting ── READY ──┐
-//! Connected ─┤                     │                   └──▶ Connected (snapshot replaced,
+//! Connected ─┤  (▲│ Unanswered)    │                   └──▶ Connected (snapshot replaced,
 //!            └── close/Closing ─▶ Closed ◀── NotFound …          requests sent again)
 //! ```
 //! Next: [`transport`] is the seam to `teu-link`; [`crate::stream`] is what streams are made of.
 
 mod command;
+mod cut;
 #[cfg(test)]
 pub(crate) mod fake;
 mod handle;
 mod link;
 mod link_state;
+mod liveness;
 mod outbox;
 mod pending;
+mod reconnect;
 mod streams;
 mod task;
 #[cfg(test)]
@@ -27,6 +30,7 @@ mod transport;
 mod view;
 
 pub(crate) use command::StreamAsk;
+pub(crate) use cut::told;
 pub(crate) use handle::{Patience, SessionHandle};
 pub(crate) use link::TeuLink;
 pub use link_state::LinkState;

@@ -257,9 +257,16 @@ impl SpawnBuilder {
         self
     }
 
-    /// The most processes and threads.
+    /// The most processes and threads. Default: 1,024.
     pub const fn pids(mut self, count: u32) -> Self {
         self.limits.pids = Some(count);
+        self
+    }
+
+    /// The most bytes that it may write into its root file system, at least 16 MiB. Default: 10 GiB. Volumes are not
+    /// counted: they have quotas.
+    pub const fn storage(mut self, bytes: u64) -> Self {
+        self.limits.storage_bytes = Some(bytes);
         self
     }
 

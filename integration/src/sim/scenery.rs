@@ -49,6 +49,7 @@ pub(super) fn stored() -> Restored {
         key: node_key(n),
         name: format!("node{n}"),
         subnet: n as u16,
+        prefix: 24,
     };
     let image = |account| Image {
         account,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use teu_integration::attack::{
-    ANN, BOB, Honest, LinkedClient, RawPeer, STRANGER, Target, initiate, key,
+    ANN, BOB, Honest, LinkedClient, LinkedNode, NODE_1, RawPeer, STRANGER, Target, initiate, key,
 };
 use teu_protocol::{
     ids::RequestId,
@@ -24,8 +24,14 @@ pub(crate) const TRIALS: &[(&str, Attack)] = &[
     ("an_idle_session_costs_little", |t| {
         Box::pin(idle_sessions(t))
     }),
-    ("an_address_cannot_take_all_places", |t| {
+    ("half_open_sockets_do_not_lock_their_address_out", |t| {
         Box::pin(one_address(t))
+    }),
+    ("unfinished_messages_take_no_more_than_their_share", |t| {
+        Box::pin(unfinished(t))
+    }),
+    ("a_message_of_empty_strings_is_not_built", |t| {
+        Box::pin(empty_strings(t))
     }),
 ];
 
@@ -205,27 +211,127 @@ async fn idle_sessions(target: &Target) {
 }
 
 async fn one_address(target: &Target) {
+    // A stranger on the address from which the clients and nodes below come as well.
     let mut held = Vec::new();
-    let mut closed = 0;
-    for _ in 0..400 {
-        let mut peer = RawPeer::connect(target, 30).await.unwrap();
-        if peer
-            .send_raw(&teu_protocol::zmtp::greeting())
-            .await
-            .is_err()
-        {
-            closed += 1;
-        }
+    for number in 0..700u32 {
+        let mut peer = RawPeer::connect(target, 1).await.unwrap();
+        // What cannot be sent was evicted meanwhile.
+        let _ = peer.send_raw(&teu_protocol::zmtp::greeting()).await;
         held.push(peer);
+        if number % 100 == 99 {
+            LinkedClient::dial(target, ANN, SessionAsk::New)
+                .await
+                .unwrap();
+            LinkedNode::dial(target, NODE_1).await.unwrap();
+        }
     }
-    for peer in held.iter_mut().skip(300) {
+    let mut closed = 0;
+    for peer in &mut held[..400] {
         closed += u32::from(peer.is_closed_silently().await);
     }
+    assert_eq!(closed, 400, "the oldest make room");
+}
+
+/// Connections of one account, each with a message of 8 MB that it does not finish.
+const UNFINISHED: usize = 160;
+
+/// One account's share (64 MiB), the sockets' tasks and a read of each.
+const UNFINISHED_GROWTH_BYTES: u64 = 128 << 20;
+
+/// What the allocator may keep when an attack is over.
+const LEFT_OVER_BYTES: u64 = 24 << 20;
+
+async fn unfinished(target: &Target) {
+    let honest = Honest::begin(target).await;
+    let ask = initiate(Role::Client, SessionAsk::New);
+    let mut held = Vec::new();
+    for number in 0..UNFINISHED {
+        let from = 50 + u8::try_from(number % 4).unwrap();
+        let peer = RawPeer::greeted(target, from, b"").await.unwrap();
+        held.push(peer.into_sealed(BOB, &ask, target).await.unwrap());
+    }
+    let before = target.memory_bytes();
+    let part = long_part();
+    let sending = held.iter_mut().map(|client| async {
+        for _ in 0..120 {
+            // Who is not read any more waits: that is the point.
+            let sent = client.peer.send_raw(&part);
+            if tokio::time::timeout(Duration::from_secs(3), sent)
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    futures::future::join_all(sending).await;
+    // Another account's message of the same size comes through.
+    let begun = Instant::now();
+    let mut other = RawPeer::greeted(target, 60, b"").await.unwrap();
+    other = other.into_sealed(ANN, &ask, target).await.unwrap().peer;
+    for _ in 0..120 {
+        other.send_raw(&part).await.unwrap();
+    }
     assert!(
-        closed >= 100,
-        "only {closed} of one address were turned away"
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
     );
-    LinkedClient::dial(target, ANN, SessionAsk::New)
-        .await
-        .unwrap();
+    let grown = target.most_memory_bytes().saturating_sub(before);
+    assert!(
+        grown < UNFINISHED_GROWTH_BYTES,
+        "the master grew by {grown} bytes"
+    );
+    drop((held, other));
+    returns_to(target, before + LEFT_OVER_BYTES).await;
+    let served = honest.end().await;
+    eprintln!("the master grew by {} MiB, {served:?}", grown >> 20);
+}
+
+/// The largest frame that a message may have, with another one to follow.
+fn long_part() -> Vec<u8> {
+    let bytes = teu_protocol::limits::MAX_SEALED_PART_BYTES;
+    let mut part = vec![0b011];
+    part.extend(u64::try_from(bytes).unwrap().to_be_bytes());
+    part.resize(9 + bytes, 7);
+    part
+}
+
+/// Memory is given back within a while.
+async fn returns_to(target: &Target, bytes: u64) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while target.memory_bytes() > bytes {
+        assert!(
+            Instant::now() < deadline,
+            "the master keeps {} bytes; {bytes} were expected",
+            target.memory_bytes()
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A message of 8 MB with its copy while it is opened; its eight million strings would take 190 MiB.
+const STRINGS_GROWTH_BYTES: u64 = 64 << 20;
+
+async fn empty_strings(target: &Target) {
+    let honest = Honest::begin(target).await;
+    let ask = initiate(Role::Client, SessionAsk::New);
+    let before = target.memory_bytes();
+    for _ in 0..4 {
+        let peer = RawPeer::greeted(target, 61, b"").await.unwrap();
+        let mut client = peer.into_sealed(BOB, &ask, target).await.unwrap();
+        let sent = client.send(&vec![String::new(); 8_000_000]).await;
+        // Closed while it still sends, perhaps.
+        drop(sent);
+        assert!(
+            matches!(client.receive().await, Ok(None) | Err(_)),
+            "closed"
+        );
+    }
+    let grown = target.most_memory_bytes().saturating_sub(before);
+    assert!(
+        grown < STRINGS_GROWTH_BYTES,
+        "the master grew by {grown} bytes"
+    );
+    honest.end().await;
 }

@@ -32,6 +32,11 @@ impl Accounts {
         self.by_key.contains_key(key)
     }
 
+    /// Whether there is anybody to share a node with.
+    pub(crate) fn are_several(&self) -> bool {
+        self.by_key.len() > 1
+    }
+
     pub(crate) fn administrator(&self, key: &PublicKey) -> Result<Administrator, Refusal> {
         match self.by_key.get(key) {
             Some(account) if account.admin => Ok(Administrator(())),

@@ -64,17 +64,24 @@ impl Core {
             return Err(refusals::bad("a node's name has 1 to 64 bytes"));
         }
         let known = self.nodes.by_key(&key).and_then(|id| self.nodes.get(&id));
-        let subnet = match known {
-            Some(node) => node.record.subnet,
-            None => self.nodes.free_subnet(self.config.range).ok_or_else(|| {
-                refusals::limit("the location's range has no subnet left for a further node")
-            })?,
+        let (subnet, prefix) = match known {
+            Some(node) => (node.record.subnet, node.record.prefix),
+            None => self
+                .nodes
+                .free_subnet(self.config.range, self.config.node_prefix)
+                .ok_or_else(|| {
+                    refusals::limit(
+                        "the location's range has no subnet left for a further node. Start the master with a larger \
+                         --range; with --node-subnet 24, the next nodes get smaller ones",
+                    )
+                })?,
         };
         let node = record::Node {
             id: node_id(&key),
             key,
             name,
             subnet,
+            prefix,
         };
         let id = node.id;
         self.nodes.put(node.clone(), self.config.range);

@@ -41,6 +41,10 @@ const USER_BYTES: usize = 256;
 const MEMORY_MIN_BYTES: u64 = 4 << 20;
 /// The kernel's quota granularity.
 const CPU_MIN_MILLIS: u64 = 10;
+/// Linux's default of `kernel.pid_max` on small machines; a node may allow less.
+const PIDS_MAX: u32 = 32_768;
+/// Below this an overlay and its btrfs subvolume hold hardly anything.
+const STORAGE_MIN_BYTES: u64 = 16 << 20;
 const IMAGE_NAME_BYTES: usize = 512;
 /// Volumes of one container: each is a mount of its own.
 const MOUNTS: usize = 32;
@@ -260,8 +264,21 @@ fn limits(limits: &ResourceLimits) -> Result<(), Refusal> {
     {
         return Err(bad("a container needs at least a hundredth of a core"));
     }
-    if limits.pids == Some(0) {
-        return Err(bad("a container needs at least one process"));
+    if limits
+        .pids
+        .is_some_and(|pids| !(1..=PIDS_MAX).contains(&pids))
+    {
+        return Err(bad(format!(
+            "a container's limit of processes is 1 to {PIDS_MAX}"
+        )));
+    }
+    if limits
+        .storage_bytes
+        .is_some_and(|bytes| !(STORAGE_MIN_BYTES..=1 << 50).contains(&bytes))
+    {
+        return Err(bad(
+            "a container's storage is at least 16 MiB, and not beyond any disk",
+        ));
     }
     Ok(())
 }

@@ -10,8 +10,10 @@ pub struct Config {
     /// The location's name, for people.
     pub location: String,
     /// The addresses of all containers: network address and prefix length (8 to 24). Each node gets
-    /// a /24 of it.
+    /// a subnet of it.
     pub range: (Ipv4Addr, u8),
+    /// The prefix length of the subnets of nodes that are enrolled from now on (16 to 24).
+    pub node_prefix: u8,
     /// The master's version, for `teu doctor`.
     pub version: String,
     /// From which the keys of volume streams are made.
@@ -23,6 +25,7 @@ impl Default for Config {
         Self {
             location: "dev.localhost".into(),
             range: (Ipv4Addr::new(10, 20, 0, 0), 16),
+            node_prefix: crate::subnet::DEFAULT,
             version: env!("CARGO_PKG_VERSION").into(),
             transfer: TransferSecret::default(),
         }

@@ -36,6 +36,7 @@ impl Core {
         initiate: &Initiate,
         random: [u8; 16],
     ) -> Result<(), Refusal> {
+        self.check_connections(&account, initiate)?;
         let id = self.session_asked(account, &initiate.session, random)?;
         let held_until_ms = self.clock() + limits::READY_HELD_MS;
         let settled = self.is_settled();
@@ -59,6 +60,27 @@ impl Core {
             self.send_ready(connection, &id);
         }
         Ok(())
+    }
+
+    /// The account may have a further connection, or this one replaces one of its own.
+    fn check_connections(&self, account: &PublicKey, initiate: &Initiate) -> Result<(), Refusal> {
+        let own = self.connections.of_account(account);
+        if own < limits::CONNECTIONS_PER_ACCOUNT {
+            return Ok(());
+        }
+        let asked = match &initiate.session {
+            SessionAsk::New => None,
+            SessionAsk::Resume(id) => Some(*id),
+            SessionAsk::Named(name) => self.sessions.named(account, name),
+        };
+        let session = asked.and_then(|id| self.sessions.of_account(account, &id));
+        if session.is_some_and(|session| session.is_connected(&initiate.attachment)) {
+            return Ok(());
+        }
+        Err(refusals::limit(format!(
+            "this account has {own} connections, which is the most. End programs that use it, then \
+             connect again"
+        )))
     }
 
     fn session_asked(

@@ -13,6 +13,8 @@ use crate::ConnectionId;
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     peers: BTreeMap<ConnectionId, Peer>,
+    /// How many are of each account.
+    by_account: BTreeMap<PublicKey, usize>,
 }
 
 /// The other end.
@@ -63,6 +65,7 @@ impl Connections {
             ready_held_until_ms,
         };
         self.peers.insert(connection, Peer::Client(client));
+        *self.by_account.entry(account).or_default() += 1;
     }
 
     pub(crate) fn add_node(&mut self, connection: ConnectionId, node: NodeId) {
@@ -70,7 +73,20 @@ impl Connections {
     }
 
     pub(crate) fn remove(&mut self, connection: ConnectionId) -> Option<Peer> {
-        self.peers.remove(&connection)
+        let peer = self.peers.remove(&connection)?;
+        if let Peer::Client(client) = &peer
+            && let Some(count) = self.by_account.get_mut(&client.account)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_account.remove(&client.account);
+            }
+        }
+        Some(peer)
+    }
+
+    pub(crate) fn of_account(&self, account: &PublicKey) -> usize {
+        self.by_account.get(account).copied().unwrap_or_default()
     }
 
     pub(crate) fn caller(&self, connection: ConnectionId, request: RequestId) -> Option<Caller> {

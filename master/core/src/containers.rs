@@ -31,6 +31,8 @@ pub(crate) struct Containers {
     doomed: BTreeSet<ContainerId>,
     attended: BTreeSet<ContainerId>,
     promises: BTreeMap<NodeId, Promises>,
+    /// The same for each account.
+    shares: BTreeMap<(NodeId, PublicKey), Promises>,
 }
 
 /// Proof that the container exists, belongs to the session that asked, and is not being destroyed.
@@ -141,6 +143,10 @@ impl Containers {
                 .entry(c.info.node)
                 .or_default()
                 .add(&c.info.limits);
+            self.shares
+                .entry((c.info.node, c.account))
+                .or_default()
+                .add(&c.info.limits);
         }
     }
 
@@ -181,6 +187,13 @@ impl Containers {
             && let Some(promises) = self.promises.get_mut(&c.info.node)
         {
             promises.subtract(&c.info.limits);
+            let share = (c.info.node, c.account);
+            if let Some(promises) = self.shares.get_mut(&share) {
+                promises.subtract(&c.info.limits);
+                if promises.containers == 0 {
+                    self.shares.remove(&share);
+                }
+            }
         }
     }
 
@@ -243,6 +256,12 @@ impl Containers {
     /// What the containers of a node were promised.
     pub(crate) fn promises(&self, node: &NodeId) -> Promises {
         self.promises.get(node).copied().unwrap_or_default()
+    }
+
+    /// What an account's containers of a node were promised.
+    pub(crate) fn share(&self, node: &NodeId, account: &PublicKey) -> Promises {
+        let share = self.shares.get(&(*node, *account));
+        share.copied().unwrap_or_default()
     }
 }
 

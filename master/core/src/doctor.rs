@@ -16,6 +16,7 @@ use crate::{
     nodes::Node,
     orders::{Asker, Purpose},
     request::Answer,
+    subnet,
 };
 
 /// Findings that one node may contribute.
@@ -189,7 +190,13 @@ impl Core {
         let mut findings = Vec::new();
         if node.is_up() {
             let containers = self.containers.on_node(&id).count();
-            let message = format!("up, version {}, {containers} containers", node.version);
+            let message = format!(
+                "up, version {}, {containers} containers, at most {} at once in {}/{}",
+                node.version,
+                subnet::containers(node.subnet),
+                node.subnet.0,
+                node.subnet.1
+            );
             findings.push(finding(Severity::Good, message, None));
             if node.version != self.config.version {
                 let message = format!(

@@ -52,7 +52,7 @@ mod session;
 mod sessions;
 mod spawn;
 mod streams;
-mod subnet;
+pub mod subnet;
 mod transfer;
 mod volumes;
 mod wiring;

@@ -16,6 +16,10 @@ pub(crate) const SESSIONS: usize = 20_000;
 /// Sessions of one account: a twentieth of all, so that one runaway program does not lock out others.
 pub(crate) const SESSIONS_PER_ACCOUNT: usize = 1_000;
 
+/// Connections of one account: one for each of its sessions and some that come back; a twenty-fifth of
+/// what the location takes.
+pub(crate) const CONNECTIONS_PER_ACCOUNT: usize = 1_024;
+
 /// Client processes in one session: terminals and programs that share a persistent session.
 pub(crate) const ATTACHMENTS_PER_SESSION: usize = 256;
 
@@ -25,7 +29,7 @@ pub(crate) const SESSION: SessionLimits = SessionLimits {
     streams: 1_024,
     // 64 streams at the SDK's window of 1 MiB; beyond that the SDK grants smaller ones.
     window_bytes: 64 << 20,
-    // Four /24 subnets full: more than the reference machine can hold.
+    // A node's worth: more than the reference machine can hold.
     containers: 1_000,
     // A volume for each of four full sessions' containers; their list fits one message.
     volumes: 4_096,
@@ -58,6 +62,10 @@ pub(crate) const RESTART_GRACE_MS: u64 = 30_000;
 
 /// After its start the master waits this long for its nodes before it says "no such container".
 pub(crate) const SETTLE_MS: u64 = 15_000;
+
+/// For so long after its link was lost a node may come back by itself (its agent restarts, a line is cut):
+/// what no other node can take waits for it. As long as a client repeats what may succeed later.
+pub(crate) const NODE_GRACE_MS: u64 = 30_000;
 
 /// A client that comes back to a session of before the restart waits at most this long for READY,
 /// so that its containers are in it. Well below any handshake deadline.

@@ -43,6 +43,7 @@ impl Core {
             return;
         }
         node.link = Link::Down;
+        node.lost_at_ms = self.now.monotonic_ms;
         node.leftovers.clear();
         let reason = refusals::node_lost(node.name());
         self.nodes.touch(&id);

@@ -27,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) record: record::Node,
     pub(crate) subnet: (std::net::Ipv4Addr, u8),
     pub(crate) link: Link,
+    /// When its link was lost last (or the master started); by the core's clock.
+    pub(crate) lost_at_ms: u64,
     /// It has reported since the master started (what follows is known).
     pub(crate) seen: bool,
     pub(crate) platform: String,
@@ -70,7 +72,7 @@ impl Nodes {
 
     /// Adds a node. `false`: the range has no such subnet.
     pub(crate) fn put(&mut self, record: record::Node, range: (std::net::Ipv4Addr, u8)) -> bool {
-        let Some(subnet) = subnet::nth(range, record.subnet) else {
+        let Some(subnet) = subnet::of(range, (record.subnet, record.prefix)) else {
             return false;
         };
         self.by_key.insert(record.key, record.id);
@@ -82,6 +84,7 @@ impl Nodes {
             record,
             subnet,
             link: Link::Down,
+            lost_at_ms: 0,
             seen: false,
             platform: String::new(),
             version: String::new(),
@@ -112,10 +115,13 @@ impl Nodes {
         self.by_id.values()
     }
 
-    /// The lowest subnet that no node has.
-    pub(crate) fn free_subnet(&self, range: (std::net::Ipv4Addr, u8)) -> Option<u16> {
-        let taken: BTreeSet<u16> = self.by_id.values().map(|node| node.record.subnet).collect();
-        (0..subnet::count(range)).find(|number| !taken.contains(number))
+    /// A subnet that no node has; see [`subnet::free`].
+    pub(crate) fn free_subnet(
+        &self,
+        range: (std::net::Ipv4Addr, u8),
+        wanted: u8,
+    ) -> Option<(u16, u8)> {
+        subnet::free(self.by_id.values().map(|node| &node.record), range, wanted)
     }
 
     /// The node's part of the offer changed: sessions are told with the next push.
@@ -154,6 +160,11 @@ impl Node {
         matches!(self.link, Link::Up(_))
     }
 
+    /// It is not up, and was a moment ago.
+    pub(crate) fn may_come_back(&self, now_ms: u64) -> bool {
+        !self.is_up() && now_ms < self.lost_at_ms + limits::NODE_GRACE_MS
+    }
+
     pub(crate) fn offer(&self) -> NodeOffer {
         NodeOffer {
             id: self.record.id,
@@ -165,6 +176,7 @@ impl Node {
             },
             platform: self.platform.clone(),
             subnet: self.subnet,
+            containers_max: u32::try_from(subnet::containers(self.subnet)).unwrap_or(u32::MAX),
             capacity: self.capacity,
             usage: self.usage,
         }

@@ -57,7 +57,20 @@ pub(crate) struct Candidate<'a> {
     pub(crate) layers_present: u16,
     /// Addresses that are left in its subnet.
     pub(crate) addresses: u64,
+    /// What the account that asks has there. `None`: the location has no other account, and nobody to share with.
+    pub(crate) share: Option<Share>,
 }
+
+/// What one account has of a node that others may want.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share {
+    pub(crate) promises: Promises,
+    /// How many containers the node can have in all.
+    pub(crate) containers_max: u64,
+}
+
+/// One account takes at most this much of a node's addresses and memory, in quarters: the last one is for others.
+const SHARE_QUARTERS: u64 = 3;
 
 /// What is to be placed.
 #[derive(Debug, Clone, Copy)]
@@ -142,7 +155,33 @@ fn fits(node: &Candidate<'_>, wanted: Wanted<'_>) -> Result<(), (RefusalCode, St
     if node.addresses == 0 {
         return lacks(format!("node `{name}` has no container address left"));
     }
-    Ok(())
+    match node.share.and_then(|share| exceeds(&share, node, memory)) {
+        Some(what) => lacks(format!(
+            "this account has its share of node `{name}` ({what}); the rest is for other accounts"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What of its share an account would exceed with one more container.
+fn exceeds(share: &Share, node: &Candidate<'_>, memory: u64) -> Option<String> {
+    let part = |all: u64| all / 4 * SHARE_QUARTERS + all % 4;
+    let (containers, most) = (share.promises.containers, part(share.containers_max));
+    if containers >= most {
+        return Some(format!("{containers} of {most} containers"));
+    }
+    let (promised, most) = (
+        share.promises.memory_bytes,
+        part(node.capacity.memory_bytes),
+    );
+    (memory > 0 && promised + memory > most).then(|| {
+        format!(
+            "{} of {} MiB of memory, {} MiB were asked",
+            promised >> 20,
+            most >> 20,
+            memory >> 20
+        )
+    })
 }
 
 /// The operating system and architecture agree; an image for an older variant of an architecture

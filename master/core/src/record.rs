@@ -10,6 +10,8 @@ use teu_protocol::{
     message::{ImageManifest, VolumeRecord},
 };
 
+use crate::subnet;
+
 /// An account: a key that may connect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
@@ -30,8 +32,15 @@ pub struct Node {
     pub key: PublicKey,
     /// Its name.
     pub name: String,
-    /// Which of the location's subnets is its own, counted from 0.
+    /// Its subnet: the number of its first /24 in the location's range, counted from 0.
     pub subnet: u16,
+    /// The subnet's length in bits. Records of before 0.3 have none: a /24.
+    #[serde(default = "first_prefix")]
+    pub prefix: u8,
+}
+
+const fn first_prefix() -> u8 {
+    subnet::SMALLEST
 }
 
 /// A session that has not ended.

@@ -53,6 +53,17 @@ pub(crate) fn node_lost(name: &str) -> Refusal {
     )
 }
 
+/// Instead of `refusal`, which holds only as long as that node is away.
+pub(crate) fn node_may_come_back(name: &str, refusal: &Refusal) -> Refusal {
+    Refusal::new(
+        RefusalCode::NodeLost,
+        format!(
+            "{}; the link to node `{name}` was lost a moment ago, and it is waited for",
+            refusal.message
+        ),
+    )
+}
+
 pub(crate) fn settling() -> Refusal {
     Refusal::new(
         RefusalCode::Unavailable,

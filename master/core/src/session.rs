@@ -108,6 +108,13 @@ impl Session {
         self.attachments.contains_key(attachment)
     }
 
+    pub(crate) fn is_connected(&self, attachment: &AttachmentId) -> bool {
+        matches!(
+            self.attachments.get(attachment),
+            Some(Attachment::Connected(_))
+        )
+    }
+
     pub(crate) fn grace_is_over(&self, attachment: &AttachmentId, now_ms: u64) -> bool {
         matches!(self.attachments.get(attachment),
             Some(Attachment::Grace { until_ms }) if *until_ms <= now_ms)

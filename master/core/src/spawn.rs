@@ -19,14 +19,11 @@ use crate::{
     limits,
     nodes::Node,
     orders::Purpose,
-    placement::{self, Candidate, Wanted},
+    placement::{self, Candidate, Share, Wanted},
     record, refusals,
     request::{Answer, Step},
+    subnet,
 };
-
-/// Addresses of a node's subnet that containers may have: the network, the bridge and the broadcast
-/// address are taken.
-const ADDRESSES_PER_NODE: u64 = 253;
 
 impl Core {
     pub(crate) fn spawn(&mut self, caller: &Caller, spec: SpawnSpec, bulk: Vec<Bytes>) -> Step {
@@ -51,7 +48,7 @@ impl Core {
         let image = self.image_to_run(&caller.account, &spec)?;
         self.check_room(caller, &spec)?;
         let asked = self.node_of_volumes(caller, &spec.volumes, spec.node)?;
-        let node = self.place(asked, &image, spec.limits)?;
+        let node = self.place(&caller.account, asked, &image, spec.limits)?;
         self.check_bulk(node, &bulk)?;
         let container = self.requested(caller, id, node, &spec, &image);
         let info = container.info.clone();
@@ -85,7 +82,7 @@ impl Core {
                 return Err(lost);
             }
             // If the lost node comes back with it after all, it is destroyed there.
-            let elsewhere = self.place(None, &image, spec.limits)?;
+            let elsewhere = self.place(&caller.account, None, &image, spec.limits)?;
             self.check_bulk(elsewhere, &bulk)?;
             self.containers.update(id, |c| c.info.node = elsewhere);
         } else {
@@ -166,6 +163,7 @@ impl Core {
 
     fn place(
         &self,
+        account: &PublicKey,
         asked: Option<NodeId>,
         image: &record::Image,
         limits: ResourceLimits,
@@ -181,15 +179,30 @@ impl Core {
             .nodes
             .iter()
             .filter(|node| node.is_up() && asked.is_none_or(|id| id == node.record.id))
-            .map(|node| self.candidate(node, image))
+            .map(|node| self.candidate(account, node, image))
             .collect();
         if candidates.is_empty() && !self.is_settled() {
             return Err(refusals::settling());
         }
-        placement::choose(&candidates, wanted)
+        placement::choose(&candidates, wanted).map_err(|refusal| self.until_back(asked, refusal))
     }
 
-    fn candidate<'a>(&self, node: &'a Node, image: &record::Image) -> Candidate<'a> {
+    /// A node whose agent restarts may take what no other can: then the refusal is one that passes.
+    pub(crate) fn until_back(&self, asked: Option<NodeId>, refusal: Refusal) -> Refusal {
+        let now = self.clock();
+        let mut away = self.nodes.iter().filter(|node| node.may_come_back(now));
+        match away.next() {
+            Some(node) if asked.is_none() => refusals::node_may_come_back(node.name(), &refusal),
+            _ => refusal,
+        }
+    }
+
+    fn candidate<'a>(
+        &self,
+        account: &PublicKey,
+        node: &'a Node,
+        image: &record::Image,
+    ) -> Candidate<'a> {
         let id = node.record.id;
         let all: u64 = image.manifest.layers.iter().map(|layer| layer.size).sum();
         let there = image
@@ -200,6 +213,7 @@ impl Core {
         let there: u64 = there.map(|layer| layer.size).sum();
         let present = u128::from(there) * 1_000 / u128::from(all.max(1));
         let promises = self.containers.promises(&id);
+        let containers_max = subnet::containers(node.subnet);
         Candidate {
             id,
             name: node.name(),
@@ -208,7 +222,11 @@ impl Core {
             usage: node.usage,
             promises,
             layers_present: u16::try_from(present).unwrap_or(1_000),
-            addresses: ADDRESSES_PER_NODE.saturating_sub(promises.containers),
+            addresses: containers_max.saturating_sub(promises.containers),
+            share: (self.accounts.are_several()).then(|| Share {
+                promises: self.containers.share(&id, account),
+                containers_max,
+            }),
         }
     }
 

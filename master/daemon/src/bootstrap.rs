@@ -7,11 +7,17 @@
 //! Owner: the server, before there is a core. Invariant: whoever is known stays as it is but for name
 //! and role: a node keeps its id and its subnet.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use teu_master_core::record::{Account, Node, Restored, StoreOp};
+use teu_master_core::{
+    record::{Account, Node, Restored, StoreOp},
+    subnet,
+};
 use teu_protocol::ids::{NodeId, PublicKey};
 
 /// Who is enrolled at the start.
@@ -85,7 +91,12 @@ impl Bootstrap {
     }
 
     /// The records to write so that all of these are enrolled.
-    pub(crate) fn operations(&self, known: &Restored) -> Vec<StoreOp> {
+    pub(crate) fn operations(
+        &self,
+        known: &Restored,
+        range: (Ipv4Addr, u8),
+        wanted: u8,
+    ) -> Vec<StoreOp> {
         let accounts = self.accounts.iter().map(|account| {
             let BootstrapAccount { key, name, admin } = account.clone();
             StoreOp::PutAccount(Account { key, name, admin })
@@ -100,13 +111,19 @@ impl Bootstrap {
                     ..node.clone()
                 },
                 None => {
-                    let free = (0..=u16::MAX).find(|n| nodes.iter().all(|node| node.subnet != *n));
-                    let Some(subnet) = free else { continue };
+                    let Some((subnet, prefix)) = subnet::free(nodes.iter(), range, wanted) else {
+                        tracing::error!(
+                            name,
+                            "the range has no subnet left for this node; it is not enrolled"
+                        );
+                        continue;
+                    };
                     Node {
                         id: node_id(key),
                         key: *key,
                         name,
                         subnet,
+                        prefix,
                     }
                 }
             };
@@ -161,6 +178,7 @@ mod tests {
             key: key(1),
             name: "old".into(),
             subnet: 0,
+            prefix: 24,
         };
         let restored = Restored {
             nodes: vec![known.clone()],
@@ -174,7 +192,7 @@ mod tests {
             accounts: Vec::new(),
             nodes: vec![node(1, "new"), node(2, "b"), node(3, "c")],
         };
-        let operations = bootstrap.operations(&restored);
+        let operations = bootstrap.operations(&restored, (Ipv4Addr::new(10, 77, 0, 0), 16), 20);
         let StoreOp::PutNode(first) = &operations[0] else {
             panic!("not a node")
         };
@@ -192,6 +210,6 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(subnets, [0, 1, 2]);
+        assert_eq!(subnets, [0, 16, 32]);
     }
 }

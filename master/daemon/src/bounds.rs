@@ -54,11 +54,35 @@ pub(crate) const CORE_INBOX: usize = 1024;
 /// Inputs handled before their effects are performed and their records committed together.
 pub(crate) const CORE_BATCH: usize = 256;
 
-/// Messages larger than this are counted against [`LARGE_INPUTS_BYTES`].
-pub(crate) const LARGE_INPUT_BYTES: usize = 64 * KIB;
+/// Bytes of messages that clients have begun and not finished, of all accounts together: thirty-two of
+/// the longest. What goes beyond closes a connection of the account that holds most.
+pub(crate) const ALL_UNFINISHED_BYTES: usize = 256 * MIB;
+
+/// The same of one account: a quarter. What goes beyond makes the account's younger messages wait.
+pub(crate) const ACCOUNT_UNFINISHED_BYTES: usize = ALL_UNFINISHED_BYTES / 4;
+
+/// How long a message may hold others of its account up: 8 MB at 1 Mbit/s.
+pub(crate) const UNFINISHED_PATIENCE: Duration = Duration::from_secs(64);
+
+/// Bytes of the buffers that connections read into, all together. Beyond, a connection reads no more
+/// than [`READ_MIN_BYTES`] at once: a thousand busy connections read at full size.
+pub(crate) const READ_BUFFERS_BYTES: usize = 256 * MIB;
+
+/// Messages that cost more than this in memory, once decoded, are counted against
+/// [`LARGE_INPUTS_BYTES`]. Twenty-five thousand connections with one smaller message each: 100 MB.
+pub(crate) const LARGE_INPUT_BYTES: usize = 4 * KIB;
 
 /// Bytes of large messages that wait for the core, of all connections together.
 pub(crate) const LARGE_INPUTS_BYTES: usize = 64 * MIB;
+
+/// The same of one account: a quarter, so that another's large message waits behind a few.
+pub(crate) const ACCOUNT_LARGE_INPUTS_BYTES: usize = LARGE_INPUTS_BYTES / 4;
+
+/// How often freed memory is given back to the system, if much was freed since.
+pub(crate) const TRIM_EVERY: Duration = Duration::from_secs(2);
+
+/// So much was freed that giving it back pays for the walk through the heap.
+pub(crate) const TRIM_ABOVE_BYTES: usize = 16 * MIB;
 
 /// How often the core is told the time.
 pub(crate) const TICK_EVERY: Duration = Duration::from_millis(200);

@@ -39,9 +39,12 @@ struct Wake {
     happening: Happening,
     /// Told when the effects were performed.
     performed: Option<oneshot::Sender<()>>,
-    /// Room for a large message, given back when it was handled.
-    _room: Option<OwnedSemaphorePermit>,
+    /// Given back when the message was handled.
+    room: Room,
 }
+
+/// Room for a large message: of its account, and of all. Nothing for a small one.
+pub(crate) type Room = [Option<OwnedSemaphorePermit>; 2];
 
 #[derive(Debug)]
 enum Happening {
@@ -71,26 +74,27 @@ pub(crate) fn inbox() -> (BrokerHandle, Inbox) {
 impl BrokerHandle {
     /// Tells a small input.
     pub(crate) async fn tell(&self, input: Input) {
-        self.send(Happening::Input(input), None, None).await;
+        self.send(Happening::Input(input), None, Room::default())
+            .await;
     }
 
-    /// Tells an input of this many bytes.
-    pub(crate) async fn tell_sized(&self, input: Input, bytes: usize) {
-        let mut room = None;
-        if bytes > LARGE_INPUT_BYTES {
-            let units = bytes
-                .div_ceil(LARGE_INPUT_BYTES)
-                .min(LARGE_INPUTS_BYTES / LARGE_INPUT_BYTES);
-            let units = u32::try_from(units).unwrap_or(u32::MAX);
-            room = Arc::clone(&self.large).acquire_many_owned(units).await.ok();
-        }
+    /// Waits for room for a message that takes this much memory.
+    pub(crate) async fn large(&self, account: Option<OwnedSemaphorePermit>, bytes: usize) -> Room {
+        let units = bytes.min(LARGE_INPUTS_BYTES).div_ceil(LARGE_INPUT_BYTES);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let large = Arc::clone(&self.large);
+        [account, large.acquire_many_owned(units).await.ok()]
+    }
+
+    /// Tells an input that has room.
+    pub(crate) async fn tell_with(&self, input: Input, room: Room) {
         self.send(Happening::Input(input), None, room).await;
     }
 
     /// Tells an input; the receiver hears when its effects were performed.
     pub(crate) async fn tell_noting(&self, input: Input) -> Option<oneshot::Receiver<()>> {
         let (performed, seen) = oneshot::channel();
-        self.send(Happening::Input(input), Some(performed), None)
+        self.send(Happening::Input(input), Some(performed), Room::default())
             .await;
         Some(seen)
     }
@@ -105,23 +109,18 @@ impl BrokerHandle {
 
     /// Presents a peer that has authenticated.
     pub(crate) async fn arrived(&self, peer: Arc<Peer>, initiate: Initiate, random: [u8; 16]) {
-        self.send(Happening::Arrived(peer, initiate, random), None, None)
-            .await;
+        let arrived = Happening::Arrived(peer, initiate, random);
+        self.send(arrived, None, Room::default()).await;
     }
 
-    async fn send(
-        &self,
-        happening: Happening,
-        performed: Option<oneshot::Sender<()>>,
-        room: Option<OwnedSemaphorePermit>,
-    ) {
+    async fn send(&self, happening: Happening, performed: Option<oneshot::Sender<()>>, room: Room) {
         // A broker that has stopped needs nothing.
         let _ = self
             .inbox
             .send(Wake {
                 happening,
                 performed,
-                _room: room,
+                room,
             })
             .await;
     }
@@ -194,7 +193,7 @@ impl Broker {
             }
             effects.append(&mut self.core.handle(input, now));
             performed.extend(wake.performed);
-            rooms.extend(wake._room);
+            rooms.push(wake.room);
         }
         let mut records = Vec::new();
         effects.retain_mut(|effect| match effect {
@@ -223,19 +222,33 @@ impl Broker {
         Ok(())
     }
 
-    /// Writes the records, trying again for a while: a full disk may be mended.
+    /// Writes the records. One error of the disk is tried again at once, a full disk for a while: it
+    /// may be mended.
     async fn commit(&self, records: Vec<StoreOp>) -> Result<(), StoreError> {
         let records: Arc<[StoreOp]> = records.into();
         let since = Instant::now();
+        let mut failures = 0u32;
         loop {
             let (store, records) = (Arc::clone(&self.store), Arc::clone(&records));
             let outcome = tokio::task::spawn_blocking(move || store.commit(&records)).await;
             match outcome.unwrap_or(Err(StoreError::Panicked)) {
-                Ok(()) => return Ok(()),
-                Err(error) if since.elapsed() >= STORE_PATIENCE => return Err(error),
-                Err(error) => tracing::error!(%error, "the store cannot be written; trying again"),
+                Ok(()) if failures == 0 => return Ok(()),
+                Ok(()) => {
+                    tracing::info!(failures, "the store is written again");
+                    return Ok(());
+                }
+                Err(error) if !error.may_pass() || since.elapsed() >= STORE_PATIENCE => {
+                    return Err(error);
+                }
+                Err(error) if failures == 0 => {
+                    let why = teu_daemon::log::chain(&error);
+                    tracing::error!(
+                        "the store is tried again, for at most {STORE_PATIENCE:?}: {why}"
+                    );
+                }
+                Err(_) => time::sleep(TICK_EVERY).await,
             }
-            time::sleep(TICK_EVERY).await;
+            failures += 1;
         }
     }
 

@@ -20,6 +20,8 @@ pub struct Config {
     pub serial: u64,
     /// Addresses for containers: network address and prefix length.
     pub range: (Ipv4Addr, u8),
+    /// The prefix length of the subnets of that range that nodes get from now on: 16 to 24.
+    pub node_prefix: u8,
     /// Accounts and nodes to enrol at the start.
     pub bootstrap: Bootstrap,
     /// How many connections.
@@ -36,6 +38,7 @@ impl Config {
             fqdn: fqdn.into(),
             serial: 1,
             range: (Ipv4Addr::new(10, 77, 0, 0), 16),
+            node_prefix: teu_master_core::subnet::DEFAULT,
             bootstrap: Bootstrap::default(),
             admission: AdmissionLimits::default(),
         }

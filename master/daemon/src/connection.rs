@@ -8,21 +8,23 @@
 //! Next: [`reader`] and [`writer`].
 
 mod reader;
-mod spares;
+pub(crate) mod spares;
 mod writer;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
+use teu_daemon::tasks::contained;
 use teu_master_core::{ConnectionId, Input};
 use teu_protocol::{
     limits::HANDSHAKE_DEADLINE,
+    message::Role,
     noise::{Suite, encode_refusal},
     zmtp::Limits,
 };
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
-    admission::Place,
+    admission::{Place, Stage},
     bounds::{FLUSH_WITHIN, REFUSAL_DELAY},
     handshake::{self, Arrival, HandshakeFailed},
     house::House,
@@ -50,7 +52,7 @@ pub(crate) async fn serve(
         biased;
         () = evicted.cancelled() => None,
         () = house.stop.cancelled() => None,
-        admitted = Box::pin(admit(stream, id, address, &house)) => admitted,
+        admitted = Box::pin(admit(stream, (id, address), &mut place, &house)) => admitted,
     };
     let Some((wire, arrival, peer)) = admitted else {
         return;
@@ -68,15 +70,15 @@ pub(crate) async fn serve(
 /// Handshake and verdict. `None`: the peer was turned away.
 async fn admit(
     stream: TcpStream,
-    id: ConnectionId,
-    address: IpAddr,
+    (id, address): (ConnectionId, IpAddr),
+    place: &mut Place,
     house: &Arc<House>,
 ) -> Option<(Wire, Arrival, Arc<Peer>)> {
     stream.set_nodelay(true).ok()?;
     let mut wire = None;
     let shaken = timeout(HANDSHAKE_DEADLINE, async {
         let wire = wire.insert(Wire::greet(stream).await?);
-        handshake::run(wire, &house.gate, id, address).await
+        handshake::run(wire, &house.gate, (id, address), place).await
     })
     .await;
     let arrival = match shaken {
@@ -89,6 +91,7 @@ async fn admit(
                 ..
             } = failed
             {
+                place.reached(Stage::Silent);
                 refuse(&mut wire?, suite, initiated_at).await;
             }
             return None;
@@ -111,6 +114,7 @@ async fn admit(
         Ok(Ok(Verdict::Accepted)) => Some((wire, arrival, peer)),
         Ok(Ok(Verdict::Rejected)) => {
             tracing::debug!(connection = id.0, %address, "its key may not connect");
+            place.reached(Stage::Silent);
             refuse(&mut wire, arrival.suite, arrival.initiated_at).await;
             None
         }
@@ -144,21 +148,21 @@ async fn talk(wire: Wire, arrival: Arrival, peer: &Arc<Peer>, house: &Arc<House>
     decoder.set_limits(Limits::AUTHENTICATED);
     let (read, write) = stream.into_split();
     let writer = writer::Writer::new(write, arrival.sealer, Arc::clone(peer), house.clock);
-    let writer = house.tasks.spawn(writer.run());
+    let writer = house.tasks.spawn(contained(writer.run()));
+    let share = (peer.role == Role::Client).then(|| house.inflow.share(peer.key));
     let reader = reader::Reader::new(
-        read,
-        decoder,
-        buffer,
+        (read, decoder, buffer),
         arrival.opener,
         Arc::clone(peer),
         house.broker.clone(),
+        (share, Arc::clone(&house.read_buffers)),
     );
     if let Err(reason) = reader.run().await {
         tracing::debug!(connection = peer.id.0, %reason, "the connection ended");
     }
     peer.gone.cancel();
     peer.outbox.close();
-    if writer.await.is_err() {
-        tracing::error!(connection = peer.id.0, "a writer failed");
+    if let Ok(Err(panicked)) = writer.await {
+        tracing::error!(connection = peer.id.0, "a writer failed: {panicked}");
     }
 }

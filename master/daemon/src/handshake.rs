@@ -16,6 +16,7 @@ use teu_protocol::{
 };
 
 use crate::{
+    admission::{Place, Stage},
     gate::{Gate, GateError},
     wire::{Wire, WireError},
 };
@@ -66,10 +67,11 @@ pub(crate) enum InitiateError {
 pub(crate) async fn run(
     wire: &mut Wire,
     gate: &Gate,
-    connection: ConnectionId,
-    address: IpAddr,
+    (connection, address): (ConnectionId, IpAddr),
+    place: &mut Place,
 ) -> Result<Arrival, HandshakeFailed> {
     let mut hello = gate.check.check(&wire.receive().await?)?;
+    place.reached(Stage::KnowsLocation);
     if let Some(cookie) = gate.demand_cookie(&hello, connection, address)? {
         wire.send(&cookie).await?;
         hello = gate.check.check(&wire.receive().await?)?;

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{admission::Admission, broker::BrokerHandle, clock::Clock, gate::Gate, outbox::Budget};
+use crate::{
+    admission::Admission, broker::BrokerHandle, clock::Clock, connection::spares::ReadBuffers,
+    gate::Gate, inflow::Inflow, outbox::Budget,
+};
 
 #[derive(Debug)]
 pub(crate) struct House {
@@ -14,6 +17,8 @@ pub(crate) struct House {
     pub(crate) admission: Arc<Admission>,
     pub(crate) broker: BrokerHandle,
     pub(crate) budget: Budget,
+    pub(crate) inflow: Arc<Inflow>,
+    pub(crate) read_buffers: ReadBuffers,
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskTracker,
     /// No new connections; the broker says goodbye.

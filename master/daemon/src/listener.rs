@@ -4,6 +4,7 @@
 //! never ends the loop. Next: [`crate::connection`].
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,10 +12,11 @@ use std::{
     time::Duration,
 };
 
-use teu_master_core::ConnectionId;
-use tokio::net::TcpListener;
+use teu_daemon::tasks::contained;
+use teu_master_core::{ConnectionId, Input};
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::{connection, house::House};
+use crate::{admission::Place, connection, house::House};
 
 /// After an accept that failed (out of files, mostly): long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -42,11 +44,33 @@ pub(crate) async fn run(listener: TcpListener, house: Arc<House>) {
             .enter(id, address.ip(), house.abort.child_token())
         {
             Ok(place) => {
-                let serving =
-                    connection::serve(stream, id, address.ip(), place, Arc::clone(&house));
-                house.tasks.spawn(serving);
+                house
+                    .tasks
+                    .spawn(serve(stream, id, address.ip(), place, Arc::clone(&house)));
             }
             Err(reason) => tracing::debug!(%address, %reason, "a connection was turned away"),
         }
+    }
+}
+
+/// Serves a connection. A defect that its peer found ends it alone, and the core hears that it ended.
+async fn serve(
+    stream: TcpStream,
+    id: ConnectionId,
+    address: IpAddr,
+    place: Place,
+    house: Arc<House>,
+) {
+    let serving = Box::pin(connection::serve(
+        stream,
+        id,
+        address,
+        place,
+        Arc::clone(&house),
+    ));
+    if let Err(panicked) = contained(serving).await {
+        tracing::error!(connection = id.0, %address, "a connection's task failed: {panicked}");
+        let disconnected = Input::Disconnected { connection: id };
+        house.broker.tell(disconnected).await;
     }
 }

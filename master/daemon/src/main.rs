@@ -2,10 +2,11 @@
 //!
 //! Parses, starts a [`Server`], waits for a signal, shuts down. Next: `server.rs` of the library.
 
+mod oom;
 mod ready;
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -13,6 +14,9 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use miette::{Context as _, IntoDiagnostic as _, miette};
 use rustix::process::{Resource, getrlimit, setrlimit};
+use teu_daemon::log;
+#[cfg(not(feature = "failpoints"))]
+use teu_daemon::tasks;
 use teu_master::{AdmissionLimits, Bootstrap, Config, Server, load_or_create_key};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -76,10 +80,15 @@ struct Run {
     /// Serial number of the location's key; clients and nodes must use the same
     #[arg(long, value_name = "N", default_value_t = 1, env = "TEU_MASTER_SERIAL")]
     serial: u64,
-    /// Addresses for containers; each node gets a /24 of it
+    /// Addresses for containers; each node gets a subnet of it
     #[arg(long, value_name = "NET/LEN", default_value = "10.77.0.0/16", value_parser = parse_range,
           env = "TEU_MASTER_RANGE")]
     range: (Ipv4Addr, u8),
+    /// Length in bits of the subnets that nodes get from now on, 16 to 24: a /20 has 4093 addresses, a /24 has 253.
+    /// A node has at most 960 containers
+    #[arg(long = "node-subnet", value_name = "BITS", default_value_t = teu_master_core::subnet::DEFAULT,
+          value_parser = clap::value_parser!(u8).range(16..=24), env = "TEU_MASTER_NODE_SUBNET")]
+    node_prefix: u8,
     /// JSON file of accounts and nodes to enrol at the start
     #[arg(long, value_name = "FILE", env = "TEU_MASTER_BOOTSTRAP")]
     bootstrap: Option<PathBuf>,
@@ -90,10 +99,6 @@ struct Run {
     #[arg(long, value_name = "N", default_value_t = AdmissionLimits::default().connections,
           env = "TEU_MASTER_CONNECTIONS")]
     connections: usize,
-    /// Connections at once from one address
-    #[arg(long, value_name = "N", default_value_t = AdmissionLimits::default().per_address,
-          env = "TEU_MASTER_CONNECTIONS_PER_ADDRESS")]
-    connections_per_address: usize,
 }
 
 fn parse_range(text: &str) -> Result<(Ipv4Addr, u8), String> {
@@ -113,7 +118,7 @@ fn parse_range(text: &str) -> Result<(Ipv4Addr, u8), String> {
 fn failpoints() -> fail::FailScenario<'static> {
     use rustix::process::{Signal, getpid, kill_process};
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("{panic}");
+        log::say(format_args!("{panic}"));
         let _ = kill_process(getpid(), Signal::KILL);
         std::process::abort();
     }));
@@ -125,18 +130,18 @@ fn main() -> miette::Result<()> {
     #[cfg(feature = "failpoints")]
     let _failpoints = failpoints();
     let cli = Cli::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TEU_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // Colours are for people: not for files and journals.
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .init();
+    // Whatever whoever starts this has: nothing that is made here can be written by others.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    log::start(true);
     match cli.verb {
         Some(Verb::PublicKey { data } | Verb::Keygen { data }) => print_key(&data.path),
         None => {
+            #[cfg(not(feature = "failpoints"))]
+            tasks::end_on_panic();
             raise_file_limit();
+            if let Err(error) = oom::protect() {
+                tracing::warn!(%error, "the kernel may kill the master early when memory runs out");
+            }
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build();
@@ -168,9 +173,9 @@ async fn serve(run: Run) -> miette::Result<()> {
     let mut config = Config::new(run.listen, data, fqdn.clone());
     config.serial = run.serial;
     config.range = run.range;
+    config.node_prefix = run.node_prefix;
     config.bootstrap = bootstrap.unwrap_or_default();
     config.admission.connections = run.connections;
-    config.admission.per_address = run.connections_per_address;
     let mut server = Box::pin(Server::start(config))
         .await
         .into_diagnostic()
@@ -198,7 +203,10 @@ fn tell_ready(server: &Server, fqdn: &str, file: Option<&Path>) -> miette::Resul
         tracing::warn!(%error, "systemd could not be told");
     }
     tracing::info!(%address, %fqdn, "ready");
-    say(&format!("ready {address} {fqdn} {key}"))
+    if let Err(error) = say(&format!("ready {address} {fqdn} {key}")) {
+        tracing::warn!("standard output cannot be written: {error}");
+    }
+    Ok(())
 }
 
 /// A connection is a file: the soft limit is often 1024.

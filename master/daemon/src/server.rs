@@ -15,6 +15,7 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
+use teu_daemon::tasks::{Ended, Vital, VitalEnds};
 use teu_master_core::{Core, TransferSecret};
 use teu_protocol::{
     ids::PublicKey,
@@ -29,11 +30,13 @@ use crate::{
     broker::{self, Broker},
     clock::Clock,
     config::Config,
+    connection::spares::ReadBuffers,
     gate::{Gate, GateError},
     house::House,
     identity::{self, IdentityError},
+    inflow::Inflow,
     layers::{LayerCache, LayerCacheError, Transfers},
-    listener,
+    listener, memory,
     random::RandomError,
     store::{RedbStore, Store, StoreError},
 };
@@ -85,6 +88,18 @@ pub struct Server {
     stop: CancellationToken,
     abort: CancellationToken,
     broker: JoinHandle<Result<(), StoreError>>,
+    ends: VitalEnds,
+}
+
+/// Why the master cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// The store cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A part of the master has ended.
+    #[error(transparent)]
+    Task(#[from] Ended),
 }
 
 impl Server {
@@ -105,7 +120,8 @@ impl Server {
         let layers = config.data.join("layers");
         let cache = LayerCache::open(&layers, tasks.clone(), stop.clone())?;
         let mut restored = store.load()?;
-        store.commit(&config.bootstrap.operations(&restored))?;
+        let enrolled = &config.bootstrap;
+        store.commit(&enrolled.operations(&restored, config.range, config.node_prefix))?;
         restored = store.load()?;
         let lost = cache.reconcile(&mut restored.possessions)?;
         if !lost.is_empty() {
@@ -131,6 +147,8 @@ impl Server {
             admission,
             broker: handle.clone(),
             budget: Arc::new(AtomicUsize::new(0)),
+            inflow: Inflow::new(),
+            read_buffers: ReadBuffers::default(),
             clock,
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -139,6 +157,7 @@ impl Server {
         let core_config = teu_master_core::Config {
             location: config.fqdn,
             range: config.range,
+            node_prefix: config.node_prefix,
             version: env!("CARGO_PKG_VERSION").into(),
             transfer,
         };
@@ -153,7 +172,10 @@ impl Server {
             peers: HashMap::new(),
         };
         let broker = tokio::spawn(broker.run(inbox, stop.clone()));
-        tasks.spawn(listener::run(listener, Arc::new(house)));
+        let (vital, ends) = Vital::new();
+        let house = Arc::new(house);
+        tasks.spawn(vital.watch("memory", memory::run(Arc::clone(&house))));
+        tasks.spawn(vital.watch("listener", listener::run(listener, house)));
         Ok(Self {
             local_addr,
             public_key,
@@ -161,6 +183,7 @@ impl Server {
             stop,
             abort,
             broker,
+            ends,
         })
     }
 
@@ -179,11 +202,12 @@ impl Server {
     /// Waits until the master cannot go on.
     ///
     /// # Errors
-    /// [`StoreError`]: the store cannot be written.
-    pub async fn failed(&mut self) -> Result<(), StoreError> {
-        (&mut self.broker)
-            .await
-            .unwrap_or(Err(StoreError::Panicked))
+    /// [`Failed`]: the store cannot be written, or a task ended.
+    pub async fn failed(&mut self) -> Result<(), Failed> {
+        tokio::select! {
+            outcome = &mut self.broker => Ok(outcome.unwrap_or(Err(StoreError::Panicked))?),
+            ended = self.ends.next() => Err(ended.into()),
+        }
     }
 
     /// Tells every peer, flushes, ends all tasks. Containers go on.

@@ -7,6 +7,8 @@
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod faults;
 mod memory;
 mod redb;
 mod tables;
@@ -29,7 +31,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Performs the operations in order, all or none; returns when they are durable. Blocks.
     ///
     /// # Errors
-    /// [`StoreError`]: nothing was changed.
+    /// [`StoreError`]: all were performed or none; performing them again is safe, and may succeed at once.
     fn commit(&self, operations: &[StoreOp]) -> Result<(), StoreError>;
 }
 
@@ -64,7 +66,7 @@ pub enum StoreError {
         /// Where.
         table: &'static str,
         /// Why not.
-        source: rmp_serde::decode::Error,
+        source: teu_protocol::message::DecodeError,
     },
     /// A record cannot be written down (only by a defect).
     #[error("a record for the store's table `{table}` cannot be written down")]
@@ -83,4 +85,16 @@ pub enum StoreError {
     /// The engine panicked.
     #[error("the store's engine failed")]
     Panicked,
+}
+
+impl StoreError {
+    /// Whether the same may succeed later.
+    pub(crate) const fn may_pass(&self) -> bool {
+        match self {
+            Self::Open { .. } | Self::Read(_) | Self::Write(_) => true,
+            Self::Newer { .. } | Self::Record { .. } | Self::Encode { .. } | Self::Panicked => {
+                false
+            }
+        }
+    }
 }

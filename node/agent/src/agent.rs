@@ -13,6 +13,7 @@ mod config;
 mod event;
 mod order;
 mod perform;
+mod records;
 mod start;
 
 pub use config::AgentConfig;
@@ -67,6 +68,7 @@ struct Agent {
     outbox: Option<Outbox>,
     /// Streams that begin once the reply that opens them has left.
     starts: HashMap<RequestId, oneshot::Sender<()>>,
+    records: records::Records,
     capacity: NodeCapacity,
     measured: NodeUsage,
     told: NodeUsage,
@@ -81,7 +83,7 @@ impl Agent {
         }
     }
 
-    async fn run(mut self, mut events: mpsc::Receiver<Event>) -> Ended {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>) -> Result<Ended, AgentError> {
         loop {
             let deadline = self.core.next_deadline().map(|at| self.epoch + at);
             let event = tokio::select! {
@@ -89,10 +91,11 @@ impl Agent {
                 () = sleep_until(deadline) => Some(Event::Core(Input::Tick)),
             };
             match event {
-                None | Some(Event::Stop) => return self.stop().await,
+                None | Some(Event::Stop) => return Ok(self.stop().await),
+                Some(Event::Failed(ended)) => return Err(ended.into()),
                 Some(Event::LinkUp(up)) => {
                     if let Some(ended) = self.link_up(*up) {
-                        return ended;
+                        return Ok(ended);
                     }
                 }
                 Some(event) => self.take(event),
@@ -138,9 +141,7 @@ impl Agent {
     fn input(&mut self, input: Input) {
         let now = self.now();
         let effects = self.core.handle(input, now);
-        for effect in effects {
-            self.perform(effect);
-        }
+        self.perform_all(effects);
     }
 
     fn say(&mut self, message: NodeToMaster) {

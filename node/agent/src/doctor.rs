@@ -15,7 +15,9 @@ use teu_protocol::{
 use crate::{
     containers::Yard,
     keeper,
+    link::chain,
     scratch::{DEFAULT_STORAGE_BYTES, Scratch},
+    sys::cgroup::{Cgroup, Hierarchies, container_pids},
 };
 
 /// Below this share of the disk, images no longer fit soon.
@@ -30,6 +32,7 @@ pub async fn examine(
     let mut findings = vec![
         kernel(),
         cgroups(),
+        processes(&yard.cgroup_parent),
         program("nft", "the package nftables"),
         disk(yard.data.path()),
     ];
@@ -52,6 +55,7 @@ pub async fn examine(
         }
     }));
     findings.push(leftovers(yard, stuck));
+    findings.extend(yard.data.damaged().iter().map(|path| damaged(path)));
     let layers = yard.layers.usage();
     let message = format!("{} layers in {} MiB", layers.layers, layers.bytes >> 20);
     findings.push(good("layers", &message));
@@ -135,6 +139,36 @@ fn cgroups() -> Finding {
     }
 }
 
+/// What the launcher has set.
+fn processes(cgroup_parent: &str) -> Finding {
+    const SUBJECT: &str = "processes";
+    let bound = Hierarchies::detect()
+        .map_err(|error| error.to_string())
+        .and_then(|all| {
+            let group = Cgroup::named(&all, "", cgroup_parent);
+            group.pids_bound().map_err(|error| chain(&error))
+        });
+    let cure = "give the node the pids controller (`cgroup_disable` in the kernel's command line), and restart it";
+    match bound {
+        Ok(Some(most)) => good(
+            SUBJECT,
+            &format!(
+                "{most} for all containers together, {} for one",
+                container_pids()
+            ),
+        ),
+        Ok(None) => {
+            let message =
+                "containers together have no bound: they can take all of the host's".to_owned();
+            poor(Severity::Warning, SUBJECT, message, cure)
+        }
+        Err(why) => {
+            let message = format!("the bound of all containers together cannot be read: {why}");
+            poor(Severity::Warning, SUBJECT, message, cure)
+        }
+    }
+}
+
 fn program(name: &str, package: &str) -> Finding {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
@@ -169,6 +203,13 @@ fn disk(data: &Path) -> Finding {
     } else {
         good("disk", &message)
     }
+}
+
+fn damaged(path: &Path) -> Finding {
+    let message = format!("the record {} was damaged and is set aside", path.display());
+    let cure =
+        "check the disk; remove the file (of a container: its directory) when it is not needed";
+    poor(Severity::Warning, "records", message, cure)
 }
 
 /// Where containers write.

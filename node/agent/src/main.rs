@@ -3,15 +3,16 @@
 //! Owner: systemd, or `teu dev`. Invariant: the hidden subcommands `launcher` and `unpack` are
 //! dispatched before any thread exists: keepers are forked from the one, the other confines itself.
 
-use std::{io::IsTerminal as _, net::Ipv4Addr, path::PathBuf, process::ExitCode};
+use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use miette::{IntoDiagnostic, WrapErr, miette};
+use teu_daemon::log;
 use teu_node::{
     agent::{self, AgentConfig, Ended},
     purge,
     state::{DataDir, load_or_make_key},
-    sys::names::InstanceName,
+    sys::{names::InstanceName, oom},
     volumes::pool::PoolChoice,
 };
 use teu_protocol::{ids::PublicKey, noise::LocationIdentity};
@@ -83,7 +84,11 @@ enum Verb {
 /// One for the event loop and what it wakes, one for bulk.
 const WORKERS: usize = 2;
 
+/// Whatever whoever starts this has: nothing that is made here can be written by others.
+const UMASK: u32 = 0o022;
+
 fn main() -> ExitCode {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
     match std::env::args_os().nth(1) {
         Some(verb) if verb == "launcher" => return teu_node::launcher::main(),
         Some(verb) if verb == "unpack" => {
@@ -94,7 +99,7 @@ fn main() -> ExitCode {
     match perform(Cli::parse().verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(report) => {
-            eprintln!("{report:?}");
+            log::say(format_args!("{report:?}"));
             ExitCode::FAILURE
         }
     }
@@ -132,9 +137,11 @@ fn perform(verb: Verb) -> miette::Result<()> {
             pool,
             slots,
         } => {
-            start_log();
+            log::start(false);
             #[cfg(feature = "failpoints")]
             let _failpoints = failpoints();
+            #[cfg(not(feature = "failpoints"))]
+            teu_daemon::tasks::end_on_panic();
             let location = LocationIdentity::new(&fqdn, master_key, serial).into_diagnostic()?;
             let name = name.unwrap_or_else(host_name);
             let config = AgentConfig {
@@ -147,6 +154,11 @@ fn perform(verb: Verb) -> miette::Result<()> {
                 slots,
             };
             check_root()?;
+            if let Err(error) = oom::protect(oom::DAEMON) {
+                tracing::warn!(
+                    "the kernel may kill the node before containers when memory runs out: {error}"
+                );
+            }
             let runtime = runtime()?;
             while runtime
                 .block_on(agent::run(&config))
@@ -166,7 +178,7 @@ fn perform(verb: Verb) -> miette::Result<()> {
 fn failpoints() -> fail::FailScenario<'static> {
     use rustix::process::{Signal, getpid, kill_process};
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("{panic}");
+        log::say(format_args!("{panic}"));
         let _ = kill_process(getpid(), Signal::KILL);
         std::process::abort();
     }));
@@ -192,18 +204,6 @@ fn check_root() -> miette::Result<()> {
             "teu-node must run as root: it makes namespaces, cgroups and firewall rules"
         ))
     }
-}
-
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TEU_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // Colours are for people: not for files and journals.
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .with_target(false)
-        .init();
 }
 
 fn host_name() -> String {

@@ -1,26 +1,30 @@
 //! What the agent keeps on disk: keys, its place in the network, accounts' ranges, containers.
 //!
 //! Owner: the agent; one at a time (see [`DataDir::lock`]). Invariants: files are whole or absent;
-//! everything is readable by root only. Layers are the layer store's, logs the keepers'.
+//! everything is readable by root only; a damaged file is set aside (`*.damaged`), told by the doctor,
+//! and costs what was in it and nothing else. Layers are the layer store's, logs the keepers'.
 //! Next: `key`, `container`.
 
 mod container;
 mod key;
-mod whole_file;
 
-pub use container::{ContainerDir, StoredContainer};
+pub use container::{ContainerDir, FoundRecord, StoredContainer};
 pub use key::load_or_make_key;
 
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
+use teu_daemon::file;
 use teu_node_core::accounts::UidRanges;
-use teu_protocol::{ids::ContainerId, message::Topology};
+use teu_protocol::{
+    ids::ContainerId,
+    message::{Topology, decode_record},
+};
 
 use crate::scratch::Scratch;
 
@@ -45,7 +49,7 @@ pub enum StateError {
         path: PathBuf,
         /// Where.
         #[source]
-        source: rmp_serde::decode::Error,
+        source: teu_protocol::message::DecodeError,
     },
     /// Cannot be written as MessagePack (only by a defect).
     #[error("cannot write {path}")]
@@ -55,6 +59,14 @@ pub enum StateError {
         /// Why not.
         #[source]
         source: rmp_serde::encode::Error,
+    },
+    /// Set aside, and there is no copy.
+    #[error(
+        "{path} was damaged and has no copy; mend `{path}.damaged` and move it back, or move the data directory away"
+    )]
+    NoCopy {
+        /// Which.
+        path: PathBuf,
     },
     /// The key file is not a key.
     #[error("{path} is not a node key: base64 of 32 bytes is expected")]
@@ -113,6 +125,9 @@ impl DataDir {
                 .map_err(StateError::io("make", dir))?;
         }
         let root = fs::canonicalize(root).map_err(StateError::io("find", root))?;
+        // One that somebody made before, for everybody.
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700))
+            .map_err(StateError::io("close to others", &root))?;
         Ok(Self { root, scratch })
     }
 
@@ -150,12 +165,13 @@ impl DataDir {
         }
     }
 
-    /// The master's word on the node's addresses, if it has given it before.
+    /// The master's word on the node's addresses, if it has given it before. A damaged one is set aside:
+    /// the master gives it again.
     ///
     /// # Errors
     /// [`StateError`].
     pub fn topology(&self) -> Result<Option<Topology>, StateError> {
-        read(&self.root.join("topology.mp"))
+        read_or_set_aside(&self.root.join("topology.mp")).map(Kept::into_option)
     }
 
     /// Keeps it.
@@ -166,20 +182,54 @@ impl DataDir {
         write(&self.root.join("topology.mp"), topology)
     }
 
-    /// Accounts' ranges of user ids.
+    /// Accounts' ranges of user ids. A damaged file is set aside and its copy is used: files on disk
+    /// belong to these ranges, so they cannot be made anew.
     ///
     /// # Errors
-    /// [`StateError`].
+    /// [`StateError`]; [`StateError::Damaged`] if the copy is damaged too.
     pub fn accounts(&self) -> Result<UidRanges, StateError> {
-        Ok(read(&self.root.join("accounts.mp"))?.unwrap_or_default())
+        let (path, copy) = self.accounts_files();
+        match read_or_set_aside(&path)? {
+            Kept::Whole(accounts) => Ok(accounts),
+            Kept::None if !copy.exists() => Ok(UidRanges::default()),
+            Kept::None | Kept::SetAside => {
+                let accounts =
+                    read(&copy)?.ok_or_else(|| StateError::NoCopy { path: path.clone() })?;
+                write(&path, &accounts)?;
+                Ok(accounts)
+            }
+        }
     }
 
-    /// Keeps them.
+    /// Keeps them, and a copy of them.
     ///
     /// # Errors
     /// [`StateError`].
     pub fn keep_accounts(&self, accounts: &UidRanges) -> Result<(), StateError> {
-        write(&self.root.join("accounts.mp"), accounts)
+        let (path, copy) = self.accounts_files();
+        write(&copy, accounts)?;
+        write(&path, accounts)
+    }
+
+    fn accounts_files(&self) -> (PathBuf, PathBuf) {
+        (
+            self.root.join("accounts.mp"),
+            self.root.join("accounts-copy.mp"),
+        )
+    }
+
+    /// Files that were set aside because they are damaged.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<PathBuf> {
+        let mut found = damaged_in(&self.root);
+        for entry in fs::read_dir(self.containers())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            found.extend(damaged_in(&entry.path()));
+        }
+        found
     }
 
     /// Where containers' directories are.
@@ -196,6 +246,39 @@ impl DataDir {
     }
 }
 
+/// What was found where a record should be.
+enum Kept<T> {
+    None,
+    Whole(T),
+    /// Damaged; moved away.
+    SetAside,
+}
+
+impl<T> Kept<T> {
+    fn into_option(self) -> Option<T> {
+        match self {
+            Self::Whole(value) => Some(value),
+            Self::None | Self::SetAside => None,
+        }
+    }
+}
+
+fn read_or_set_aside<T: DeserializeOwned>(path: &Path) -> Result<Kept<T>, StateError> {
+    match read(path) {
+        Ok(found) => Ok(found.map_or(Kept::None, Kept::Whole)),
+        Err(StateError::Damaged { path, source }) => {
+            let aside = file::set_aside(&path).map_err(StateError::io("set aside", &path))?;
+            tracing::error!(
+                "{} is damaged ({source}); it is now {}",
+                path.display(),
+                aside.display()
+            );
+            Ok(Kept::SetAside)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
@@ -206,16 +289,30 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
         path: path.to_owned(),
         source,
     };
-    rmp_serde::from_slice(&bytes).map(Some).map_err(damaged)
+    decode_record(&bytes).map(Some).map_err(damaged)
 }
 
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StateError> {
-    let encode = |source| StateError::Encode {
+fn encode<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, StateError> {
+    let failed = |source| StateError::Encode {
         path: path.to_owned(),
         source,
     };
-    let bytes = rmp_serde::to_vec_named(value).map_err(encode)?;
-    whole_file::write(path, &bytes).map_err(StateError::io("write", path))
+    rmp_serde::to_vec_named(value).map_err(failed)
+}
+
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), StateError> {
+    file::write(path, &encode(path, value)?).map_err(StateError::io("write", path))
+}
+
+fn damaged_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| {
+        entry
+            .file_name()
+            .as_encoded_bytes()
+            .ends_with(file::DAMAGED.as_bytes())
+    });
+    named.map(|entry| entry.path()).collect()
 }
 
 #[cfg(test)]
@@ -237,16 +334,54 @@ mod tests {
         data.keep_topology(&topology).unwrap();
         assert_eq!(data.topology().unwrap(), Some(topology));
         let mut accounts = data.accounts().unwrap();
-        let range = accounts.range_of(PublicKey::from_bytes([2; 32])).unwrap();
+        let free = |_| false;
+        let range = accounts
+            .range_of(PublicKey::from_bytes([2; 32]), free)
+            .unwrap();
         data.keep_accounts(&accounts).unwrap();
         let again = data
             .accounts()
             .unwrap()
-            .range_of(PublicKey::from_bytes([2; 32]))
+            .range_of(PublicKey::from_bytes([2; 32]), free)
             .unwrap();
         assert_eq!((again.base, again.is_new), (range.base, false));
         fs::write(data.path().join("topology.mp"), b"\xc1").unwrap();
-        assert!(matches!(data.topology(), Err(StateError::Damaged { .. })));
+        assert_eq!(data.topology().unwrap(), None, "the master gives it again");
+        assert_eq!(data.damaged(), [data.path().join("topology.mp.damaged")]);
+    }
+
+    #[test]
+    fn ranges_of_user_ids_survive_the_damage_of_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let mut accounts = data.accounts().unwrap();
+        accounts.range_of(PublicKey::from_bytes([2; 32])).unwrap();
+        data.keep_accounts(&accounts).unwrap();
+        // Cut off, overwritten, emptied, and with something behind it.
+        let whole = fs::read(data.path().join("accounts.mp")).unwrap();
+        for damage in [&whole[..9], b"nonsense", b"", &[&whole[..], b"\0"].concat()] {
+            fs::write(data.path().join("accounts.mp"), damage).unwrap();
+            assert_eq!(data.accounts().unwrap(), accounts);
+            assert_eq!(data.accounts().unwrap(), accounts, "and it is whole again");
+        }
+        fs::write(data.path().join("accounts.mp"), b"\xc1").unwrap();
+        fs::remove_file(data.path().join("accounts-copy.mp")).unwrap();
+        let refused = data.accounts();
+        assert!(
+            matches!(refused, Err(StateError::NoCopy { .. })),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn a_directory_that_was_open_to_everybody_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("node");
+        fs::create_dir(&root).unwrap();
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o777)).unwrap();
+        DataDir::open(&root).unwrap();
+        let mode = fs::metadata(&root).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
     }
 
     #[test]

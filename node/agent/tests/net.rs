@@ -64,6 +64,36 @@ fn nothing_reaches_a_container_until_allowed() {
 }
 
 #[test]
+fn a_container_has_only_so_many_connections_and_its_neighbour_its_own() {
+    in_lab(|_lab| async move {
+        let mut config = config();
+        config.flows_per_container = 16;
+        let net = NetworkHandle::open(config, vec![]).await.unwrap();
+        let (a, b, c) = (
+            spawn(&net, "a").await,
+            spawn(&net, "b").await,
+            spawn(&net, "c").await,
+        );
+        let udp = b.ns.udp("0.0.0.0:80");
+        net.allow(a.ip, b.ip).await.unwrap();
+        net.allow(c.ip, b.ip).await.unwrap();
+        let to_b = SocketAddr::from((b.ip, 80));
+        let senders: Vec<_> = (0..20).map(|_| a.ns.udp("0.0.0.0:0")).collect();
+        let (first, more) = senders.split_at(16);
+        for sender in first {
+            assert!(datagram_arrives(sender, to_b, &udp, *PATIENCE));
+        }
+        for sender in more {
+            assert!(!datagram_arrives(sender, to_b, &udp, SILENCE), "one more");
+        }
+        // What it has goes on, and the neighbour is not touched.
+        assert!(datagram_arrives(&first[0], to_b, &udp, *PATIENCE));
+        let from_c = c.ns.udp("0.0.0.0:0");
+        assert!(datagram_arrives(&from_c, to_b, &udp, *PATIENCE));
+    });
+}
+
+#[test]
 fn disallow_cuts_open_connections() {
     in_lab(|_lab| async move {
         let net = NetworkHandle::open(config(), vec![]).await.unwrap();

@@ -39,21 +39,26 @@ pub struct UidRange {
 pub struct NoRangeLeft;
 
 impl UidRanges {
-    /// The account's range.
+    /// The account's range. A new one is none that `is_taken` says (asked with the range's first id) belongs to somebody
+    /// else: to a user of the host (`/etc/subuid`), or to another location of the machine.
     ///
     /// # Errors
     /// If there are too many accounts.
-    pub fn range_of(&mut self, account: PublicKey) -> Result<UidRange, NoRangeLeft> {
+    pub fn range_of(
+        &mut self,
+        account: PublicKey,
+        is_taken: impl Fn(u32) -> bool,
+    ) -> Result<UidRange, NoRangeLeft> {
         if let Some(number) = self.known.get(&account) {
             return Ok(UidRange {
                 base: FIRST + number * IDS_PER_ACCOUNT,
                 is_new: false,
             });
         }
-        let number = self.known.values().max().map_or(0, |last| last + 1);
-        if number >= MAX_ACCOUNTS {
-            return Err(NoRangeLeft);
-        }
+        let first = self.known.values().max().map_or(0, |last| last + 1);
+        let number = (first..MAX_ACCOUNTS)
+            .find(|number| !is_taken(FIRST + number * IDS_PER_ACCOUNT))
+            .ok_or(NoRangeLeft)?;
         self.known.insert(account, number);
         Ok(UidRange {
             base: FIRST + number * IDS_PER_ACCOUNT,
@@ -62,9 +67,30 @@ impl UidRanges {
     }
 }
 
+impl UidRanges {
+    /// The first ids of all ranges that are given.
+    pub fn bases(&self) -> impl Iterator<Item = u32> + '_ {
+        self.known
+            .values()
+            .map(|number| FIRST + number * IDS_PER_ACCOUNT)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_somebody_elses_is_passed_over() {
+        let mut ranges = UidRanges::default();
+        let key = |n| PublicKey::from_bytes([n; 32]);
+        let taken = |base| base < 1_100_000;
+        assert_eq!(ranges.range_of(key(1), taken).unwrap().base, 1_131_072);
+        // What was given stays.
+        assert_eq!(ranges.range_of(key(1), |_| true).unwrap().base, 1_131_072);
+        assert_eq!(ranges.range_of(key(2), |_| true), Err(NoRangeLeft));
+        assert_eq!(ranges.bases().collect::<Vec<_>>(), [1_131_072]);
+    }
 
     #[test]
     fn ranges_are_stable_and_apart() {
@@ -75,30 +101,33 @@ mod tests {
             PublicKey::from_bytes(bytes)
         };
         assert_eq!(
-            ranges.range_of(key(1)),
+            ranges.range_of(key(1), |_| false),
             Ok(UidRange {
                 base: 1_000_000,
                 is_new: true
             })
         );
         assert_eq!(
-            ranges.range_of(key(0)),
+            ranges.range_of(key(0), |_| false),
             Ok(UidRange {
                 base: 1_065_536,
                 is_new: true
             })
         );
         assert_eq!(
-            ranges.range_of(key(1)),
+            ranges.range_of(key(1), |_| false),
             Ok(UidRange {
                 base: 1_000_000,
                 is_new: false
             })
         );
         for n in 2..MAX_ACCOUNTS {
-            ranges.range_of(key(n)).unwrap();
+            ranges.range_of(key(n), |_| false).unwrap();
         }
-        assert_eq!(ranges.range_of(key(MAX_ACCOUNTS)), Err(NoRangeLeft));
-        assert!(ranges.range_of(key(5)).is_ok());
+        assert_eq!(
+            ranges.range_of(key(MAX_ACCOUNTS), |_| false),
+            Err(NoRangeLeft)
+        );
+        assert!(ranges.range_of(key(5), |_| false).is_ok());
     }
 }

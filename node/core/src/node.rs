@@ -26,8 +26,8 @@ use crate::{
 
 pub use crate::container::Found;
 
-/// Containers on one node, destroyed ones that are not yet gone included: a /24 has 253 addresses;
-/// exited ones hold none.
+/// Containers on one node, destroyed ones that are not yet gone included: its bridge takes 1,023 that run;
+/// exited ones hold no port and no address.
 pub const MAX_CONTAINERS: usize = 4_096;
 
 /// Everything that a node decides.

@@ -5,6 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use serde::{Serialize, de::DeserializeOwned};
 use teu_protocol::message::{
+    self,
     ClientToMaster, Initiate, MasterToClient, MasterToNode, NodeToMaster, Welcome,
 };
 
@@ -24,7 +25,7 @@ fuzz_target!(|input: &[u8]| {
 
 /// Compares bytes, not values: a NaN is not equal to itself.
 fn survives<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
-    let Ok(first) = rmp_serde::from_slice::<T>(bytes) else {
+    let Ok(first) = message::decode::<T>(bytes) else {
         return;
     };
     let written = rmp_serde::to_vec_named(&first).expect("what was read can be written");

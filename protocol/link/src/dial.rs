@@ -11,7 +11,7 @@ use teu_protocol::{
         ClientHandshake, ClientStep, HandshakeError, LocationIdentity, StaticKey, Suite, Welcomed,
     },
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     Connection, DialError, LinkError, LinkReceiver, LinkSender,
@@ -19,6 +19,10 @@ use crate::{
     sender::Shared,
     socket::{self, Ended, Received, SocketReceiver, SocketSender},
 };
+
+/// Before a location that hung up on a HELLO is asked once more: a dying process has closed its listener
+/// by then.
+const HUNG_UP_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where a dialer gets 32 random bytes for a handshake.
 pub type RandomSource = fn() -> Result<[u8; 32], getrandom::Error>;
@@ -90,6 +94,26 @@ impl Dialer {
         In: DeserializeOwned + LinkMessage,
     {
         let until = Instant::now() + self.deadline;
+        match self.attempt(initiate_payload, until).await {
+            // A master that dies in the middle of a handshake hangs up as one that is not the location.
+            // The same answer again tells the two apart: a dead one does not answer.
+            Err(DialError::NotRecognised { .. }) if Instant::now() + HUNG_UP_PAUSE < until => {
+                sleep(HUNG_UP_PAUSE).await;
+                self.attempt(initiate_payload, until).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt<Out, In>(
+        &self,
+        initiate_payload: &[u8],
+        until: Instant,
+    ) -> Result<Connection<Out, In>, DialError>
+    where
+        Out: Serialize + LinkMessage,
+        In: DeserializeOwned + LinkMessage,
+    {
         let (sender, receiver) = socket::connect(&self.endpoint, until)
             .await?
             .ok_or_else(|| self.timed_out(Awaited::Connection))?;

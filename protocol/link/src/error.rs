@@ -42,7 +42,7 @@ pub enum DialError {
         /// The time given.
         deadline: Duration,
     },
-    /// The location hung up on our HELLO without a word, as it does when the key, the name or the
+    /// The location hung up on our HELLO without a word, twice in a row, as it does when the key, the name or the
     /// serial that we believe it has is not (or no longer) its own.
     #[error(
         "{endpoint} hung up on our greeting: it is not the location whose key we hold, or its key \
@@ -132,7 +132,7 @@ pub enum LinkError {
     Open(#[source] OpenError),
     /// A message from the peer cannot be read: it speaks another version.
     #[error("a message from the location cannot be read")]
-    Decode(#[source] rmp_serde::decode::Error),
+    Decode(#[source] teu_protocol::message::DecodeError),
     /// This message cannot be written. The link goes on.
     #[error("a message cannot be written")]
     Encode(#[source] rmp_serde::encode::Error),

@@ -43,6 +43,23 @@ impl Pulse {
         self.asked = None;
     }
 
+    /// Whether to send a ping now because the peer has said nothing for `quiet`; it is taken to be done.
+    pub(crate) fn ask(&mut self, now: Duration, quiet: Duration) -> bool {
+        let asks = self.asked.is_none() && now >= self.heard + quiet;
+        if asks {
+            self.asked = Some(Asked {
+                first: now,
+                last: now,
+            });
+        }
+        asks
+    }
+
+    /// How long a ping has been unanswered.
+    pub(crate) fn unanswered(&self, now: Duration) -> Option<Duration> {
+        self.asked.map(|asked| now.saturating_sub(asked.first))
+    }
+
     /// Says what is due; [`Due::Ping`] is taken to be done. A reader that was itself away for long
     /// asks first: only a question that stays unanswered makes a link lost.
     pub(crate) fn check(&mut self, now: Duration) -> Due {
@@ -57,7 +74,9 @@ impl Pulse {
             });
             return Due::Ping;
         };
-        let lost_at = asked.first + LINK_LOST_AFTER.saturating_sub(PING_AFTER_IDLE);
+        // A question that came early makes no link lost early.
+        let lost_at = (asked.first + LINK_LOST_AFTER.saturating_sub(PING_AFTER_IDLE))
+            .max(self.heard + LINK_LOST_AFTER);
         let ping_at = asked.last + PING_AFTER_IDLE;
         if now >= lost_at {
             Due::Lost
@@ -97,6 +116,21 @@ mod tests {
         assert_eq!(pulse.check(at(10)), Due::Ping);
         pulse.heard(at(11));
         assert_eq!(pulse.check(at(20)), Due::Nothing { until: at(21) });
+    }
+
+    #[test]
+    fn an_early_question_tells_of_silence_and_loses_no_link_early() {
+        let mut pulse = Pulse::new(at(0));
+        assert!(!pulse.ask(at(0), at(1)));
+        assert_eq!(pulse.unanswered(at(1)), None);
+        assert!(pulse.ask(at(1), at(1)) && !pulse.ask(at(2), at(1)));
+        assert_eq!(pulse.unanswered(at(3)), Some(at(2)));
+        assert_eq!(pulse.check(at(11)), Due::Ping);
+        assert_eq!(pulse.check(at(21)), Due::Ping);
+        assert_eq!(pulse.check(at(29)), Due::Nothing { until: at(30) });
+        assert_eq!(pulse.check(at(30)), Due::Lost);
+        pulse.heard(at(30));
+        assert_eq!(pulse.unanswered(at(31)), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use teu_protocol::{
     heartbeat::{Heartbeat, LinkMessage},
     limits::{HANDSHAKE_AGAIN_AFTER, LINK_LOST_AFTER},
+    message,
     noise::{Opened, Opener},
 };
 use tokio::time::{Instant, sleep_until};
@@ -114,6 +115,21 @@ where
         }
     }
 
+    /// Asks the peer whether it is there, if it has said nothing for `quiet`. How long it has not
+    /// answered a question, if it has not. Call it between two [`LinkReceiver::recv`].
+    pub fn probe(&mut self, quiet: std::time::Duration) -> Option<std::time::Duration> {
+        let now = self.epoch.elapsed();
+        if self.socket.has_progressed() {
+            self.pulse.heard(now);
+        }
+        if self.pulse.ask(now, quiet) {
+            self.pings += 1;
+            // A link that is closed says so in `recv`.
+            let _ = self.heartbeats.send_heartbeat(&Out::ping(self.pings));
+        }
+        self.pulse.unanswered(now)
+    }
+
     /// Whether the link is so old that its owner should dial anew and let this one go.
     #[must_use]
     pub fn renewal_due(&self) -> bool {
@@ -122,7 +138,7 @@ where
 
     fn open(&mut self, parts: Vec<BytesMut>) -> Result<(In, Vec<Bytes>), LinkError> {
         let Opened { control, mut bulk } = self.opener.open(parts)?;
-        let message = rmp_serde::from_slice(&control).map_err(LinkError::Decode)?;
+        let message = message::decode(&control).map_err(LinkError::Decode)?;
         for piece in &mut bulk {
             if piece.len() <= COPY_OUT_BYTES {
                 *piece = Bytes::copy_from_slice(piece);

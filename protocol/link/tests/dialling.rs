@@ -73,10 +73,12 @@ async fn a_location_with_another_key_hangs_up_and_the_error_says_so() {
     let other = LocationIdentity::new("test.example.org", key(9).public(), 1).unwrap();
     let dialer = Dialer::new(router.address().to_string(), other, key(2)).with_deadline(DEADLINE);
     let accept = async {
-        let mut wire = router.accept_zmtp().await;
-        let hello = wire.recv().await.unwrap();
-        let check = teu_protocol::noise::HelloCheck::new(vec![(location(), key(1))]);
-        assert!(check.check(&hello).is_err());
+        for _ in 0..2 {
+            let mut wire = router.accept_zmtp().await;
+            let hello = wire.recv().await.unwrap();
+            let check = teu_protocol::noise::HelloCheck::new(vec![(location(), key(1))]);
+            assert!(check.check(&hello).is_err());
+        }
     };
     let ((), refused) = tokio::join!(accept, dial(&dialer));
     let error = refused.unwrap_err();
@@ -85,6 +87,35 @@ async fn a_location_with_another_key_hangs_up_and_the_error_says_so() {
         "{error:?}"
     );
     assert!(!error.is_retryable());
+}
+
+#[tokio::test]
+async fn a_location_that_dies_in_the_middle_of_a_handshake_is_not_taken_for_another() {
+    let router = Router::bind().await;
+    let dialer = dialer(&router);
+    let dies = async move {
+        let mut wire = router.accept_zmtp().await;
+        wire.recv().await.unwrap();
+        drop((wire, router));
+    };
+    let ((), refused) = tokio::join!(dies, dial(&dialer));
+    let error = refused.unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
+    assert!(matches!(error, DialError::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_location_that_is_restarted_in_the_middle_of_a_handshake_is_reached() {
+    let router = Router::bind().await;
+    let dialer = dialer(&router);
+    let restarts = async {
+        let mut wire = router.accept_zmtp().await;
+        wire.recv().await.unwrap();
+        drop(wire);
+        router.accept().await
+    };
+    let (_peer, connection) = tokio::join!(restarts, dial(&dialer));
+    connection.unwrap();
 }
 
 #[tokio::test]

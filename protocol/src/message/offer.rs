@@ -30,6 +30,9 @@ pub struct NodeOffer {
     pub platform: String,
     /// The node's container addresses: network address and prefix length.
     pub subnet: (Ipv4Addr, u8),
+    /// How many containers it can have at once: as many as its subnet and its bridge allow.
+    #[serde(default)]
+    pub containers_max: u32,
     /// What it has.
     pub capacity: NodeCapacity,
     /// What of it is in use.

@@ -111,7 +111,7 @@ pub struct ResourceLimits {
     pub memory_bytes: Option<u64>,
     /// Thousandths of a core. At least 10.
     pub cpu_millis: Option<u64>,
-    /// Processes and threads; at most 32,768. Default: 512.
+    /// Processes and threads; at most 32,768, and a quarter of what the node allows. Default: 1,024.
     pub pids: Option<u32>,
     /// Bytes that it may write into its root, file names included; writes fail beyond (`EDQUOT`). At least
     /// 16 MiB. Default: 10 GiB. Volumes have quotas of their own.

@@ -235,7 +235,7 @@ pub(super) const OPTIONS: &[Answer] = &[
     (
         RUN,
         &["--storage-opt"],
-        "bound a volume's size with `teu volume quota`",
+        "use `teu run --storage BYTES`",
     ),
     (
         RUN,

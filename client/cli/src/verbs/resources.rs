@@ -42,7 +42,7 @@ fn print(location: &Location, listing: Listing, watch: bool) -> Result<(), Failu
         (true, _) => nodes
             .iter()
             .try_for_each(|node| output::line(&node.id.to_string())),
-        (false, Format::Json) if watch => output::line(&serde_json::to_string(&rows(&nodes))?),
+        (false, Format::Json) if watch => output::json_line(&rows(&nodes)),
         (false, Format::Json) => output::json(&rows(&nodes)),
         (false, Format::Table) => {
             let header = [
@@ -86,7 +86,11 @@ fn cells(node: &NodeOffer, volumes: &[VolumeInfo]) -> Vec<String> {
             output::bytes(has.disk_bytes)
         ),
         format!("{}/s", output::bytes(io)),
-        uses.containers.to_string(),
+        match node.containers_max {
+            // A master of before 0.3 does not tell.
+            0 => uses.containers.to_string(),
+            most => format!("{} of {most}", uses.containers),
+        },
         match has.pool_bytes {
             0 => "-".to_owned(),
             all => format!(

@@ -80,9 +80,12 @@ pub(crate) struct RunArgs {
     /// The most CPU, in cores, such as 0.5
     #[arg(long, value_name = "CORES", value_parser = cpus)]
     cpus: Option<f64>,
-    /// The most processes and threads
+    /// The most processes and threads [default: 1024]
     #[arg(long, value_name = "COUNT")]
     pids: Option<u32>,
+    /// The most that it may write into its root file system, such as 500m [default: 10g]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    storage: Option<u64>,
     /// Make it ready but do not start it; `teu wake` does
     #[arg(long)]
     sleep: bool,
@@ -180,6 +183,9 @@ fn describe(location: &Location, args: &RunArgs) -> Result<SpawnBuilder, Failure
     }
     if let Some(pids) = args.pids {
         spawn = spawn.pids(pids);
+    }
+    if let Some(storage) = args.storage {
+        spawn = spawn.storage(storage);
     }
     if args.tty {
         spawn = spawn.tty(terminal::size());

@@ -177,7 +177,7 @@ impl Container {
                 status: termination.status,
                 waiting_for,
             }),
-            _ if self.is_gone() => Some(Error::Gone(info.id)),
+            _ if self.is_gone() => Some(self.view.borrow().why_gone()),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ fn node(state: NodeState, cpu_used: u64, memory_free: u64, promised: u64) -> Nod
         state,
         platform: "linux/amd64".into(),
         subnet: (Ipv4Addr::new(10, 0, 0, 0), 24),
+        containers_max: 253,
         capacity: NodeCapacity {
             cpu_millis: 2000,
             memory_bytes: 1000,

@@ -1,6 +1,10 @@
 //! A location in the same process, for tests: links are channels, and the test plays the master.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use teu_protocol::{
@@ -36,7 +40,13 @@ type DialRequest = (Initiate, oneshot::Sender<Verdict>);
 
 pub(crate) struct FakeSender(mpsc::UnboundedSender<(ClientToMaster, Vec<Bytes>)>);
 
-pub(crate) struct FakeReceiver(mpsc::UnboundedReceiver<(MasterToClient, Vec<Bytes>)>);
+pub(crate) struct FakeReceiver {
+    messages: mpsc::UnboundedReceiver<(MasterToClient, Vec<Bytes>)>,
+    silence: Silence,
+}
+
+/// For how long the location has not answered a ping.
+pub(crate) type Silence = Arc<Mutex<Option<Duration>>>;
 
 impl Transport for FakeTransport {
     type Sender = FakeSender;
@@ -69,7 +79,12 @@ impl LinkSend for FakeSender {
 
 impl LinkReceive for FakeReceiver {
     async fn receive(&mut self) -> Result<(MasterToClient, Vec<Bytes>), LinkGone> {
-        self.0.recv().await.ok_or_else(|| LinkGone("closed".into()))
+        let message = self.messages.recv().await;
+        message.ok_or_else(|| LinkGone("closed".into()))
+    }
+
+    fn probe(&mut self, _: Duration) -> Option<Duration> {
+        *self.silence.lock().unwrap()
     }
 }
 
@@ -110,9 +125,13 @@ impl FakeMaster {
         let (initiate, verdict) = self.0.recv().await.unwrap();
         let (to_client, receiver) = mpsc::unbounded_channel();
         let (sender, from_client) = mpsc::unbounded_channel();
+        let silence = Silence::default();
         let dialled = Dialled {
             sender: FakeSender(sender),
-            receiver: FakeReceiver(receiver),
+            receiver: FakeReceiver {
+                messages: receiver,
+                silence: Silence::clone(&silence),
+            },
             ready,
         };
         assert!(
@@ -124,6 +143,7 @@ impl FakeMaster {
             FarEnd {
                 to_client,
                 from_client,
+                silence,
             },
         )
     }
@@ -140,6 +160,7 @@ impl FakeMaster {
 pub(crate) struct FarEnd {
     to_client: mpsc::UnboundedSender<(MasterToClient, Vec<Bytes>)>,
     from_client: mpsc::UnboundedReceiver<(ClientToMaster, Vec<Bytes>)>,
+    pub(crate) silence: Silence,
 }
 
 impl FarEnd {
@@ -150,6 +171,7 @@ impl FarEnd {
         Self {
             to_client,
             from_client,
+            silence: Silence::default(),
         }
     }
 

@@ -179,7 +179,9 @@ impl SessionHandle {
         match &*self.link.borrow() {
             LinkState::Closed(reason) => reason.clone(),
             // The task is gone without a word: only when the runtime stops.
-            LinkState::Connected | LinkState::Reconnecting { .. } => CloseReason::Shutdown,
+            LinkState::Connected
+            | LinkState::Unanswered { .. }
+            | LinkState::Reconnecting { .. } => CloseReason::Shutdown,
         }
     }
 }

@@ -67,6 +67,10 @@ impl LinkReceive for Receiver {
     async fn receive(&mut self) -> Result<(MasterToClient, Vec<Bytes>), LinkGone> {
         self.recv().await.map_err(|error| gone(&error))
     }
+
+    fn probe(&mut self, quiet: Duration) -> Option<Duration> {
+        LinkReceiver::probe(self, quiet)
+    }
 }
 
 fn gone(error: &LinkError) -> LinkGone {

@@ -9,6 +9,12 @@ use crate::error::CloseReason;
 pub enum LinkState {
     /// It is up.
     Connected,
+    /// It is up, but the location has not answered for some seconds: the network may be cut. What was
+    /// asked waits.
+    Unanswered {
+        /// Since when.
+        since: Instant,
+    },
     /// It was lost and is being made again; requests wait, handles stay valid.
     Reconnecting {
         /// When it was lost.

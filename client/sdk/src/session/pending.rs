@@ -130,6 +130,10 @@ impl Pending {
     }
 
     /// All ids in the order in which they were asked.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
     pub(super) fn ids(&self) -> Vec<RequestId> {
         self.order
             .iter()

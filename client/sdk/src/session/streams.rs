@@ -63,6 +63,10 @@ impl Streams {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// A number and a window for a new stream; `None` if the limits leave no room now.
     pub(super) fn reserve(
         &mut self,

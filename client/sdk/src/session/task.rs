@@ -10,21 +10,23 @@ use bytes::Bytes;
 use teu_protocol::{
     ids::RequestId,
     message::{
-        ClientToMaster, Initiate, MasterToClient, Ready, Refusal, RefusalCode, Reply, ReplyBody,
-        Request, RequestBody, SessionAsk, SessionLimits, StreamFrame,
+        ClientToMaster, Initiate, MasterToClient, Ready, Reply, ReplyBody, Request, RequestBody,
+        SessionAsk, SessionLimits, StreamFrame,
     },
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     LinkState, SessionHandle, StreamAsk,
     command::{AskError, Command},
+    cut::Cuts,
     outbox::{self, Outbox, Report},
     pending::{Pending, Waiter, WaitingOpen},
+    reconnect::{reconnect, why_over},
     streams::Streams,
     transport::{Dialled, LinkReceive as _, Transport},
     view::ViewWriter,
@@ -41,7 +43,7 @@ const COMMAND_QUEUE: usize = 256;
 /// How long a goodbye waits for the location to hang up.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 
-type DialOutcome<T> =
+pub(super) type DialOutcome<T> =
     Result<Dialled<<T as Transport>::Sender, <T as Transport>::Receiver>, ConnectError>;
 type Reconnect<T> = Pin<Box<dyn Future<Output = DialOutcome<T>> + Send>>;
 
@@ -69,6 +71,8 @@ pub(crate) fn start<T: Transport>(
         waiting: VecDeque::new(),
         streams: Streams::new(notices),
         view: view_writer,
+        cuts: Cuts::default(),
+        next_check: Instant::now(),
         line: Line::Down(Box::pin(std::future::pending())),
         closing: Vec::new(),
     };
@@ -81,26 +85,28 @@ pub(crate) fn start<T: Transport>(
     }
 }
 
-struct SessionTask<T: Transport> {
+pub(super) struct SessionTask<T: Transport> {
     transport: std::sync::Arc<T>,
     initiate: Initiate,
     commands: mpsc::Receiver<Command>,
     notices: mpsc::UnboundedReceiver<Notice>,
-    link: watch::Sender<LinkState>,
+    pub(super) link: watch::Sender<LinkState>,
     outbox: Outbox<T::Sender>,
     /// Counts connections.
     epoch: u64,
     limits: SessionLimits,
-    pending: Pending,
+    pub(super) pending: Pending,
     waiting: VecDeque<WaitingOpen>,
-    streams: Streams,
+    pub(super) streams: Streams,
     view: ViewWriter,
-    line: Line<T>,
+    cuts: Cuts,
+    pub(super) next_check: Instant,
+    pub(super) line: Line<T>,
     /// Who waits for the goodbye.
     closing: Vec<oneshot::Sender<()>>,
 }
 
-enum Line<T: Transport> {
+pub(super) enum Line<T: Transport> {
     Up(T::Receiver),
     Down(Reconnect<T>),
 }
@@ -112,6 +118,8 @@ enum Wake<T: Transport> {
     Report(Report),
     Heard(MasterToClient, Vec<Bytes>),
     LinkGone(String),
+    /// Time to see whether the location still answers.
+    Check,
     Dialled(DialOutcome<T>),
 }
 
@@ -149,6 +157,7 @@ impl<T: Transport> SessionTask<T> {
 
     /// Cancel-safe: each branch is.
     async fn next_wake(&mut self) -> Wake<T> {
+        let (expects, next_check) = (self.quiet().is_some(), self.next_check);
         let line = async {
             match &mut self.line {
                 Line::Up(receiver) => match receiver.receive().await {
@@ -163,6 +172,7 @@ impl<T: Transport> SessionTask<T> {
             Some(notice) = self.notices.recv() => Wake::Notice(notice),
             Some(report) = self.outbox.reports.recv() => Wake::Report(report),
             wake = line => wake,
+            () = sleep_until(next_check), if expects => Wake::Check,
         }
     }
 
@@ -184,10 +194,14 @@ impl<T: Transport> SessionTask<T> {
                 self.streams.close_sent(stream);
                 self.open_waiting();
             }
-            Wake::Heard(message, bulk) => return self.heard(message, bulk),
+            Wake::Heard(message, bulk) => {
+                self.answers();
+                return self.heard(message, bulk);
+            }
+            Wake::Check => self.check(),
             Wake::LinkGone(why) => self.link_lost(&why),
             Wake::Dialled(Ok(dialled)) => self.link_up(dialled),
-            Wake::Dialled(Err(error)) => return Err(Over(why_over(error))),
+            Wake::Dialled(Err(error)) => return Err(Over(why_over(error, self.cuts.away()))),
         }
         Ok(())
     }
@@ -251,7 +265,8 @@ impl<T: Transport> SessionTask<T> {
     }
 
     fn reply(&mut self, reply: Reply) {
-        let Reply { id, result } = reply;
+        let Reply { id, mut result } = reply;
+        self.cuts.explain(id, &mut result);
         if let Ok(body) = &result {
             self.learn(body);
         }
@@ -329,6 +344,7 @@ impl<T: Transport> SessionTask<T> {
             let id = RequestId::from_bytes(uuid::Uuid::now_v7().into_bytes());
             self.pending.insert_open(id, Waiter::Open { stream, reply });
             let body = StreamAsk::body(&ask, stream, window);
+            self.cuts.asked(id, &body);
             self.send(
                 ClientToMaster::Request(Box::new(Request { id, body })),
                 Vec::new(),
@@ -344,6 +360,7 @@ impl<T: Transport> SessionTask<T> {
         let Some((body, bulk)) = self.pending.request(id) else {
             return;
         };
+        self.cuts.asked(id, body);
         let request = Request {
             id,
             body: body.clone(),
@@ -380,6 +397,10 @@ impl<T: Transport> SessionTask<T> {
         self.epoch += 1;
         let _ = self.outbox.links.send(Some((self.epoch, sender)));
         self.line = Line::Up(receiver);
+        let ended = self.view.missing_in(&ready);
+        if let Some(away) = self.cuts.over(&ended) {
+            self.view.ended_by_cut(&ended, away);
+        }
         self.snapshot(ready);
         self.link.send_replace(LinkState::Connected);
         for id in self.pending.ids() {
@@ -409,6 +430,7 @@ impl<T: Transport> SessionTask<T> {
                 let _ = reply.send(Err(AskError::LinkLost));
             }
         }
+        self.cuts.lost();
         let since = std::time::Instant::now();
         self.link.send_replace(LinkState::Reconnecting { since });
         let (transport, initiate) = (
@@ -435,44 +457,6 @@ impl<T: Transport> SessionTask<T> {
             tracing::debug!(target: "teu", "the location did not hang up after our goodbye");
         }
         Over(CloseReason::Closed)
-    }
-}
-
-/// Dials until it is let in or told that there is no point.
-async fn reconnect<T: Transport>(
-    transport: std::sync::Arc<T>,
-    initiate: Initiate,
-) -> DialOutcome<T> {
-    for attempt in 0.. {
-        match transport.dial(initiate.clone()).await {
-            Err(error) if may_pass(&error) => {
-                tracing::debug!(target: "teu", %error, attempt, "reconnecting");
-                sleep(transport.pause(attempt)).await;
-            }
-            outcome => return outcome,
-        }
-    }
-    Err(ConnectError::Link {
-        reason: "no attempts are left".to_owned(),
-    })
-}
-
-/// A location that hangs up on a greeting may be one that is being restarted.
-const fn may_pass(error: &ConnectError) -> bool {
-    matches!(error, ConnectError::NotRecognised { .. }) || error.is_retryable()
-}
-
-fn why_over(error: ConnectError) -> CloseReason {
-    match error {
-        ConnectError::Refused(Refusal {
-            code: RefusalCode::NotFound,
-            ..
-        }) => CloseReason::Expired,
-        ConnectError::Refused(refusal) => CloseReason::Ended(refusal),
-        ConnectError::NotAccepted { code } => CloseReason::NotAccepted(code),
-        ConnectError::Link { reason }
-        | ConnectError::NotRecognised { reason }
-        | ConnectError::Protocol { reason } => CloseReason::Protocol(reason),
     }
 }
 

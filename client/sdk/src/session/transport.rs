@@ -53,4 +53,8 @@ pub(crate) trait LinkReceive: Send + 'static {
     fn receive(
         &mut self,
     ) -> impl Future<Output = Result<(MasterToClient, Vec<Bytes>), LinkGone>> + Send;
+
+    /// Asks the location whether it is there, if it has said nothing for `quiet`. How long it has not
+    /// answered a question, if it has not.
+    fn probe(&mut self, quiet: std::time::Duration) -> Option<std::time::Duration>;
 }

@@ -3,7 +3,7 @@
 //! Owner: the session task writes ([`ViewWriter`]), handles read ([`View`]). Invariant: what is
 //! shown is what READY and the events after it said; READY replaces everything.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use teu_protocol::{
     ids::{ContainerId, VolumeId},
@@ -15,6 +15,8 @@ use tokio::sync::{broadcast, watch};
 
 use crate::events::{self, LocationEvent};
 
+use crate::Error;
+
 /// A container as its handles see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ContainerView {
@@ -22,6 +24,19 @@ pub(crate) struct ContainerView {
     pub(crate) info: ContainerInfo,
     /// It is destroyed.
     pub(crate) gone: bool,
+    /// It ended while the connection was lost for so long.
+    pub(crate) cut: Option<Duration>,
+}
+
+impl ContainerView {
+    /// What to say of one that is gone.
+    pub(crate) const fn why_gone(&self) -> Error {
+        let container = self.info.id;
+        match self.cut {
+            Some(away) => Error::EndedByCut { container, away },
+            None => Error::Gone(container),
+        }
+    }
 }
 
 type Containers = HashMap<ContainerId, watch::Receiver<ContainerView>>;
@@ -114,6 +129,21 @@ impl ViewWriter {
         self.tell(LocationEvent::Resumed);
     }
 
+    /// Containers that are known and not in this READY.
+    pub(super) fn missing_in(&self, ready: &Ready) -> Vec<ContainerId> {
+        let here: std::collections::HashSet<ContainerId> =
+            ready.containers.iter().map(|info| info.id).collect();
+        let known = self.writers.keys().copied();
+        known.filter(|id| !here.contains(id)).collect()
+    }
+
+    /// These are gone because the connection was lost for so long.
+    pub(super) fn ended_by_cut(&self, ids: &[ContainerId], away: Duration) {
+        for writer in ids.iter().filter_map(|id| self.writers.get(id)) {
+            writer.send_modify(|view| view.cut = Some(away));
+        }
+    }
+
     /// Takes in the event number `seq`; those that are already known change nothing.
     pub(super) fn apply(&mut self, seq: u64, body: EventBody) -> Result<(), EventMissing> {
         if seq <= self.seq {
@@ -165,7 +195,11 @@ impl ViewWriter {
 
     fn put(&mut self, info: ContainerInfo) {
         let id = info.id;
-        let view = ContainerView { info, gone: false };
+        let view = ContainerView {
+            info,
+            gone: false,
+            cut: None,
+        };
         if let Some(writer) = self.writers.get(&id) {
             writer.send_if_modified(|old| {
                 let changed = *old != view;

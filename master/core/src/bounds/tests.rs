@@ -45,7 +45,7 @@ fn what_is_within_bounds_passes() {
 
 #[test]
 fn what_is_beyond_is_refused() {
-    let bad: [Change; 18] = [
+    let bad: [Change; 21] = [
         |s| s.process.args = Some(vec!["a\0b".into()]),
         |s| s.process.args = Some(vec!["x".repeat(200 << 10)]),
         |s| s.process.args = Some(vec![String::new(); 5_000]),
@@ -63,6 +63,9 @@ fn what_is_beyond_is_refused() {
         |s| s.limits.memory_bytes = Some(1),
         |s| s.limits.cpu_millis = Some(9),
         |s| s.limits.pids = Some(0),
+        |s| s.limits.pids = Some(4_000_000),
+        |s| s.limits.storage_bytes = Some((16 << 20) - 1),
+        |s| s.limits.storage_bytes = Some(1 << 60),
         |s| s.limits.memory_bytes = Some(u64::MAX),
     ];
     for (n, change) in bad.iter().enumerate() {

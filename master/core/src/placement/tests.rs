@@ -21,6 +21,7 @@ fn node(id: u8, name: &str) -> Candidate<'_> {
         promises: Promises::default(),
         layers_present: 0,
         addresses: 200,
+        share: None,
     }
 }
 
@@ -30,6 +31,7 @@ const ANY: Wanted<'_> = Wanted {
         memory_bytes: None,
         cpu_millis: None,
         pids: None,
+        storage_bytes: None,
     },
 };
 
@@ -148,6 +150,7 @@ fn an_image_runs_where_the_platform_matches() {
 fn what_is_added_is_subtracted() {
     let mut promises = Promises::default();
     let limited = ResourceLimits {
+        storage_bytes: None,
         memory_bytes: Some(5),
         cpu_millis: None,
         pids: Some(1),
@@ -157,4 +160,44 @@ fn what_is_added_is_subtracted() {
     promises.subtract(&limited);
     promises.subtract(&ANY.limits);
     assert_eq!(promises, Promises::default());
+}
+
+#[test]
+fn one_account_leaves_a_quarter_of_a_node_to_others() {
+    let share = |containers: u64, memory: u64| {
+        let mut promises = Promises::default();
+        for _ in 0..containers {
+            promises.add(&ANY.limits);
+        }
+        promises.add(&ResourceLimits {
+            memory_bytes: Some(memory),
+            ..ANY.limits
+        });
+        let mut one = node(1, "a");
+        one.share = Some(Share {
+            promises,
+            containers_max: 253,
+        });
+        one
+    };
+    let wants = |memory_bytes| Wanted {
+        limits: ResourceLimits {
+            memory_bytes,
+            ..ANY.limits
+        },
+        ..ANY
+    };
+    // 190 of 253, and 6 of 8 GiB.
+    assert!(choose(&[share(188, 0)], ANY).is_ok());
+    let refusal = choose(&[share(189, 0)], ANY).unwrap_err();
+    assert!(
+        refusal.message.contains("190 of 190 containers"),
+        "{refusal}"
+    );
+    assert!(choose(&[share(0, 5 << 30)], wants(Some(1 << 30))).is_ok());
+    assert!(choose(&[share(0, 6 << 30)], ANY).is_ok(), "without a limit");
+    let refusal = choose(&[share(0, 5 << 30)], wants(Some(2 << 30))).unwrap_err();
+    assert!(refusal.message.contains("5120 of 6144 MiB"), "{refusal}");
+    let alone = node(1, "a");
+    assert!(choose(&[alone], wants(Some(8 << 30))).is_ok());
 }

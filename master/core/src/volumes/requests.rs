@@ -309,7 +309,10 @@ impl Core {
         match best {
             Some(node) => Ok(node.record.id),
             None if !self.is_settled() => Err(refusals::settling()),
-            None => Err(no_pool("no node that is up has a pool for volumes")),
+            None => {
+                let refusal = no_pool("no node that is up has a pool for volumes");
+                Err(self.until_back(None, refusal))
+            }
         }
     }
 

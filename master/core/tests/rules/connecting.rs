@@ -2,7 +2,7 @@
 
 use teu_master_core::{Effect, record::StoreOp};
 use teu_protocol::{
-    ids::PublicKey,
+    ids::{AttachmentId, PublicKey},
     message::{MasterToClient, RefusalCode, RequestBody, Role, SessionAsk},
 };
 
@@ -142,4 +142,31 @@ fn a_restored_ephemeral_session_waits_thirty_seconds_for_its_client() {
     let ended = Effect::Persist(StoreOp::RemoveSession(id));
     assert!(!house.pass(29_500).contains(&ended));
     assert!(house.pass(750).contains(&ended));
+}
+
+/// 256 programs in each of four sessions: all that one account may connect.
+#[test]
+fn an_account_has_a_share_of_the_connections_and_a_fast_reconnect_needs_no_further_one() {
+    let (mut house, _) = House::open();
+    let named = |n: u32| SessionAsk::Named(format!("session-{n}").parse().unwrap());
+    let program = |n: u32| {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        AttachmentId::from_bytes(bytes)
+    };
+    let connections: Vec<_> = (0..1_024)
+        .map(|n| house.client(ALICE, named(n / 256), program(n)).0)
+        .collect();
+    let (further, effects) = house.connect(ALICE, Role::Client, SessionAsk::New, attachment(1));
+    let [Effect::Close { connection, reason }] = &effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(
+        (*connection, reason.code),
+        (further, RefusalCode::LimitReached)
+    );
+    house.client(ALICE, named(0), program(7));
+    house.client(BOB, SessionAsk::New, attachment(1));
+    house.disconnect(connections[300]);
+    house.client(ALICE, SessionAsk::New, attachment(1));
 }

@@ -64,6 +64,7 @@ pub(crate) fn stored() -> Restored {
         key: NODE_KEYS[n],
         name: format!("node{n}"),
         subnet: u16::try_from(n).unwrap(),
+        prefix: 24,
     };
     let image = |account| Image {
         account,

@@ -248,3 +248,41 @@ fn files_on_their_way_to_a_node_are_bounded() {
     house.node_replies(node, first.id, Ok(result));
     order(&spawn(&mut house), node);
 }
+
+/// An agent's restart takes a second: what only its node can take is refused in a way that passes, and
+/// then succeeds; after the node's grace it is refused for good.
+#[test]
+fn spawns_wait_for_a_node_that_was_lost_a_moment_ago() {
+    let (mut house, nodes) = House::open();
+    let (client, _) = house.client(ALICE, SessionAsk::New, attachment(1));
+    let anywhere = || {
+        RequestBody::Spawn(Box::new(SpawnSpec {
+            node: None,
+            ..spec()
+        }))
+    };
+    house.disconnect(nodes[0]);
+    house.disconnect(nodes[1]);
+    let refused = refusal(&house.ask(client, anywhere()), client);
+    assert_eq!(
+        (refused.code, refused.retryable),
+        (RefusalCode::NodeLost, true),
+        "{refused}"
+    );
+    // The only one that is up is full; the other may come back.
+    let mut full = report(Vec::new());
+    full.usage.disk_free_bytes = 0;
+    house.node_that_reports(1, full);
+    let refused = refusal(&house.ask(client, anywhere()), client);
+    assert!(refused.retryable, "{refused}");
+    house.pass(30_000);
+    let refused = refusal(&house.ask(client, anywhere()), client);
+    assert_eq!(
+        (refused.code, refused.retryable),
+        (RefusalCode::NoCapacity, false),
+        "{refused}"
+    );
+    let first = house.node(0, Vec::new());
+    let effects = house.ask(client, anywhere());
+    order(&effects, first);
+}

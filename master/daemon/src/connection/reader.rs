@@ -11,26 +11,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use teu_master_core::Input;
 use teu_protocol::{
     heartbeat::LinkMessage as _,
+    limits::{MAX_MESSAGE_NESTING, MAX_REQUEST_VALUES, VALUE_MEMORY_BYTES},
     message::{
-        self, ClientToMaster, DecodeError, MasterToClient, MasterToNode, NodeReplyBody,
+        self, Bounds, ClientToMaster, DecodeError, MasterToClient, MasterToNode, NodeReplyBody,
         NodeToMaster, Role, StreamFrame,
     },
     noise::{OpenError, Opened, Opener},
     zmtp::{Decoder, Event, ZmtpError},
 };
 use tokio::{net::tcp::OwnedReadHalf, sync::oneshot, time};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     bounds::{
-        CLIENT_LOST_AFTER, CLIENT_PING_AFTER, COPY_BYTES, FLUSH_WITHIN, NODE_LOST_AFTER,
-        NODE_PING_AFTER, READ_MAX_BYTES, READ_MIN_BYTES,
+        CLIENT_LOST_AFTER, CLIENT_PING_AFTER, COPY_BYTES, FLUSH_WITHIN, LARGE_INPUT_BYTES,
+        NODE_LOST_AFTER, NODE_PING_AFTER, READ_MAX_BYTES, READ_MIN_BYTES,
     },
-    broker::BrokerHandle,
-    connection::spares::Spares,
+    broker::{BrokerHandle, Room},
+    connection::spares::{ReadBuffers, Spares},
+    inflow::Share,
     peer::Peer,
     stream::{Forwarded, Stream, broken_rules, end_locally},
 };
@@ -52,7 +55,17 @@ pub(super) enum ReadError {
     Ended,
     #[error("the connection was closed from this side")]
     Closed,
+    #[error("its account holds too much memory for unfinished messages")]
+    Evicted,
+    #[error("it did not finish a message that others of its account wait for")]
+    Stalled,
 }
+
+/// What a client's message may hold.
+const REQUEST_BOUNDS: Bounds = Bounds {
+    values: MAX_REQUEST_VALUES,
+    nesting: MAX_MESSAGE_NESTING,
+};
 
 pub(super) struct Reader {
     read: OwnedReadHalf,
@@ -62,7 +75,10 @@ pub(super) struct Reader {
     opener: Opener,
     peer: Arc<Peer>,
     broker: BrokerHandle,
+    /// What this connection may hold of unfinished messages; none for a node.
+    share: Option<Share>,
     read_bytes: usize,
+    read_since_check: usize,
     heard: Instant,
     /// Since when the last words have been on their way.
     finishing_since: Option<Instant>,
@@ -74,22 +90,23 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(
-        read: OwnedReadHalf,
-        decoder: Decoder,
-        buffer: BytesMut,
+        (read, decoder, buffer): (OwnedReadHalf, Decoder, BytesMut),
         opener: Opener,
         peer: Arc<Peer>,
         broker: BrokerHandle,
+        (share, buffers): (Option<Share>, ReadBuffers),
     ) -> Self {
         Self {
             read,
             decoder,
             buffer,
-            spares: Spares::default(),
+            spares: Spares::new(buffers),
             opener,
             peer,
             broker,
+            share,
             read_bytes: READ_MIN_BYTES,
+            read_since_check: 0,
             heard: Instant::now(),
             finishing_since: None,
             opening: None,
@@ -100,9 +117,14 @@ impl Reader {
     /// Runs until the peer is gone, or broke a rule.
     pub(super) async fn run(mut self) -> Result<(), ReadError> {
         let peer = Arc::clone(&self.peer);
+        let evicted = self
+            .share
+            .as_ref()
+            .map_or_else(CancellationToken::new, |share| share.evicted().clone());
         tokio::select! {
             biased;
             () = peer.gone.cancelled() => Err(ReadError::Closed),
+            () = evicted.cancelled() => Err(ReadError::Evicted),
             outcome = self.receive_all() => outcome,
         }
     }
@@ -116,29 +138,52 @@ impl Reader {
         check.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         self.handle_buffered().await?;
         loop {
+            if self.share.as_ref().is_some_and(|share| !share.may_read()) {
+                self.wait_for_room().await;
+            }
             tokio::select! {
                 biased;
                 readable = self.read.readable() => {
                     readable?;
                     if self.fill()? {
+                        self.hold(false);
                         self.handle_buffered().await?;
                     }
                 }
-                _ = check.tick() => self.check_silence(ask_after, lost_after)?,
+                _ = check.tick() => self.check(ask_after, lost_after)?,
             }
+        }
+    }
+
+    /// Other messages of the account come first. The peer cannot be heard meanwhile.
+    async fn wait_for_room(&mut self) {
+        if let Some(share) = &self.share {
+            share.room().await;
+        }
+        self.heard = Instant::now();
+    }
+
+    /// Counts what this connection holds.
+    fn hold(&mut self, another: bool) {
+        if let Some(share) = &mut self.share {
+            share.hold(self.decoder.bytes_held() + self.buffer.len(), another);
         }
     }
 
     /// Reads once. `false` if there was nothing after all.
     fn fill(&mut self) -> Result<bool, ReadError> {
+        if self.share.as_ref().is_some_and(Share::is_crowded) {
+            self.read_bytes = READ_MIN_BYTES;
+        }
         if self.buffer.capacity() - self.buffer.len() < self.read_bytes / 4 {
             self.spares.make_room(&mut self.buffer, self.read_bytes);
         }
-        let space = self.buffer.capacity() - self.buffer.len();
-        match self.read.try_read_buf(&mut self.buffer) {
+        let space = (self.buffer.capacity() - self.buffer.len()).min(self.read_bytes);
+        match self.read.try_read_buf(&mut (&mut self.buffer).limit(space)) {
             Ok(0) => Err(ReadError::Ended),
             Ok(read) => {
                 self.heard = Instant::now();
+                self.read_since_check += read;
                 if read == space {
                     self.read_bytes = (self.read_bytes * 4).min(READ_MAX_BYTES);
                 }
@@ -149,12 +194,8 @@ impl Reader {
         }
     }
 
-    /// Asks a quiet peer, gives a dead one up, and an idle one's buffer back.
-    fn check_silence(
-        &mut self,
-        ask_after: Duration,
-        lost_after: Duration,
-    ) -> Result<(), ReadError> {
+    /// Asks a quiet peer, gives up a dead one and one that stalls, gives an idle one's buffers back.
+    fn check(&mut self, ask_after: Duration, lost_after: Duration) -> Result<(), ReadError> {
         let silence = self.heard.elapsed();
         if silence >= lost_after {
             return Err(ReadError::Silent);
@@ -165,9 +206,12 @@ impl Reader {
                 return Err(ReadError::Closed);
             }
         }
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
-            self.spares = Spares::default();
+        if self.share.as_ref().is_some_and(Share::holds_others_up) {
+            return Err(ReadError::Stalled);
+        }
+        let read = std::mem::take(&mut self.read_since_check);
+        if self.buffer.is_empty() || read < READ_MAX_BYTES {
+            self.spares.give_back(&mut self.buffer);
             self.read_bytes = READ_MIN_BYTES;
         }
         if silence >= ask_after {
@@ -188,9 +232,11 @@ impl Reader {
     }
 
     async fn handle_buffered(&mut self) -> Result<(), ReadError> {
+        let mut finished = false;
         while let Some(event) = self.decoder.decode_mut(&mut self.buffer)? {
             match event {
                 Event::Message(parts) => {
+                    finished = true;
                     let opened = unshare(self.opener.open(parts)?);
                     match self.peer.role {
                         Role::Client => self.handle_client(opened).await?,
@@ -201,13 +247,22 @@ impl Reader {
                 Event::Ready => {}
             }
         }
+        self.hold(finished);
         self.wake();
         Ok(())
     }
 
     async fn handle_client(&mut self, opened: Opened) -> Result<(), ReadError> {
-        let size = size_of(&opened);
-        let message = match message::decode(&opened.control)? {
+        let values = message::count_values(&opened.control, REQUEST_BOUNDS)?;
+        let size = size_of(&opened) + values * VALUE_MEMORY_BYTES;
+        // Room first: what is decoded takes more memory than its bytes. Stream frames are short, and
+        // their bulk does not come to the core.
+        let mut room = None;
+        if opened.control.len() + values * VALUE_MEMORY_BYTES > LARGE_INPUT_BYTES {
+            self.wake();
+            room = Some(self.large(size).await);
+        }
+        let message = match message::decode_within(&opened.control, REQUEST_BOUNDS)? {
             ClientToMaster::Stream(frame) => {
                 self.handle_stream(frame, opened.bulk).await;
                 return Ok(());
@@ -228,12 +283,25 @@ impl Reader {
             bulk: opened.bulk,
         };
         self.wake();
-        self.broker.tell_sized(input, size).await;
+        if room.is_none() && size > LARGE_INPUT_BYTES {
+            room = Some(self.large(size).await);
+        }
+        self.broker.tell_with(input, room.unwrap_or_default()).await;
         Ok(())
     }
 
+    /// Waits for room for a large message: first among its account's, then among all.
+    async fn large(&self, bytes: usize) -> Room {
+        let account = match &self.share {
+            Some(share) => share.large(bytes).await,
+            None => None,
+        };
+        self.broker.large(account, bytes).await
+    }
+
     async fn handle_node(&mut self, opened: Opened) -> Result<(), ReadError> {
-        let size = size_of(&opened);
+        let values = message::count_values(&opened.control, Bounds::MESSAGE)?;
+        let size = size_of(&opened) + values * VALUE_MEMORY_BYTES;
         let message = match message::decode(&opened.control)? {
             NodeToMaster::Stream(frame) => {
                 self.handle_stream(frame, opened.bulk).await;
@@ -264,8 +332,11 @@ impl Reader {
         self.wake();
         if opens {
             self.opening = self.broker.tell_noting(input).await;
+        } else if size > LARGE_INPUT_BYTES {
+            let room = self.broker.large(None, size).await;
+            self.broker.tell_with(input, room).await;
         } else {
-            self.broker.tell_sized(input, size).await;
+            self.broker.tell(input).await;
         }
         Ok(())
     }

@@ -88,6 +88,7 @@ fn one_of_each() -> Vec<StoreOp> {
         key: key(9),
         name: "n".into(),
         subnet: 3,
+        prefix: 20,
     };
     let possession = Possession {
         account: key(1),

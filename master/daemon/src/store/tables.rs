@@ -5,6 +5,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 use teu_master_core::record::{Restored, StoreOp};
+use teu_protocol::message::decode_record;
 
 use super::StoreError;
 
@@ -115,5 +116,5 @@ fn pack<R: Serialize>(table: &'static str, record: &R) -> Result<Vec<u8>, StoreE
 }
 
 fn unpack<R: DeserializeOwned>(table: &'static str, value: &[u8]) -> Result<R, StoreError> {
-    rmp_serde::from_slice(value).map_err(|source| StoreError::Record { table, source })
+    decode_record(value).map_err(|source| StoreError::Record { table, source })
 }

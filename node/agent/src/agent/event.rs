@@ -62,4 +62,6 @@ pub enum Event {
     Measured(NodeUsage),
     /// The agent is asked to end.
     Stop,
+    /// A task that never ends has ended.
+    Failed(teu_daemon::tasks::Ended),
 }

@@ -33,6 +33,7 @@ impl Agent {
                 self.input(Input::Prepared { container, result });
                 if failed {
                     self.table.remove(&container);
+                    self.records.forget(container);
                 }
             }
             Event::Opened { request, result } => {
@@ -55,8 +56,8 @@ impl Agent {
                 self.starts.clear();
                 self.input(Input::LinkDown);
             }
-            // Both are the loop's own.
-            Event::LinkUp(_) | Event::Stop => {}
+            // These are the loop's own.
+            Event::LinkUp(_) | Event::Stop | Event::Failed(_) => {}
         }
     }
 
@@ -94,6 +95,7 @@ impl Agent {
         self.input(input);
         if let Some(id) = removed {
             self.table.remove(&id);
+            self.records.forget(id);
         }
     }
 }

@@ -10,9 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use teu_daemon::tasks::{Vital, VitalEnds};
 use teu_link::Dialer;
 use teu_node_core::{
     Input, NodeCore,
+    accounts::UidRanges,
     firewall::{Ipv4Subnet, Pair, SubnetError},
     input::ProcessEnd,
     node::Found,
@@ -39,7 +41,10 @@ use crate::{
     link::{self, LinkUp},
     slots::{NetworkReleaser, SlotsHandle},
     state::{DataDir, StateError, load_or_make_key},
-    sys::net::{Adopted, NetConfig, NetError, NetworkHandle},
+    sys::{
+        net::{Adopted, NetConfig, NetError, NetworkHandle},
+        subid,
+    },
     usage,
     volumes::{
         pool,
@@ -65,6 +70,9 @@ pub enum AgentError {
     /// The master gave addresses that are none.
     #[error("the location gave this node unusable addresses")]
     Subnet(#[from] SubnetError),
+    /// A part of the agent has ended.
+    #[error(transparent)]
+    Task(#[from] teu_daemon::tasks::Ended),
     /// A directory, a signal handler.
     #[error("cannot {action}")]
     Io {
@@ -98,12 +106,14 @@ pub async fn run(config: &AgentConfig) -> Result<Ended, AgentError> {
     let key = load_or_make_key(&data)?;
     let (events_out, mut events) = mpsc::channel(EVENTS);
     let dialer = Dialer::new(config.master.clone(), config.location.clone(), key);
-    let link_task = tokio::spawn(link::run(dialer, config.name.clone(), events_out.clone()));
-    let stop_task = tokio::spawn(stop_on_signal(events_out.clone()));
+    let (vital, ends) = Vital::new();
+    let link = link::run(dialer, config.name.clone(), events_out.clone());
+    let link_task = tokio::spawn(vital.watch("link to the master", link));
+    let stop_task = tokio::spawn(stop_on_signal(ends, events_out.clone()));
     let outcome = async {
         let (topology, mut early) = match data.topology()? {
             Some(topology) => (topology, None),
-            None => match first_topology(&mut events).await {
+            None => match first_topology(&mut events).await? {
                 Some(up) => {
                     data.keep_topology(&up.topology)?;
                     (up.topology.clone(), Some(up))
@@ -117,7 +127,7 @@ pub async fn run(config: &AgentConfig) -> Result<Ended, AgentError> {
         {
             return Ok(ended);
         }
-        Ok(agent.run(events).await)
+        agent.run(events).await
     }
     .await;
     link_task.abort();
@@ -146,26 +156,32 @@ fn make_run_dir(run_dir: &Path) -> Result<(), AgentError> {
     })
 }
 
-async fn stop_on_signal(events: mpsc::Sender<Event>) {
+/// Waits for a signal, or for the end of a task without which the agent is not whole.
+async fn stop_on_signal(mut ends: VitalEnds, events: mpsc::Sender<Event>) {
     let (Ok(mut term), Ok(mut int)) = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
     ) else {
+        tracing::error!("signals cannot be received");
         return;
     };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    let _ = events.send(Event::Stop).await;
+    let event = tokio::select! {
+        _ = term.recv() => Event::Stop,
+        _ = int.recv() => Event::Stop,
+        ended = ends.next() => Event::Failed(ended),
+    };
+    let _ = events.send(event).await;
 }
 
 /// A node that was never connected does not know its addresses yet.
-async fn first_topology(events: &mut mpsc::Receiver<Event>) -> Option<Box<LinkUp>> {
+async fn first_topology(
+    events: &mut mpsc::Receiver<Event>,
+) -> Result<Option<Box<LinkUp>>, AgentError> {
     loop {
         match events.recv().await {
-            Some(Event::LinkUp(up)) => return Some(up),
-            None | Some(Event::Stop) => return None,
+            Some(Event::LinkUp(up)) => return Ok(Some(up)),
+            None | Some(Event::Stop) => return Ok(None),
+            Some(Event::Failed(ended)) => return Err(ended.into()),
             Some(_) => {}
         }
     }
@@ -180,6 +196,7 @@ async fn assemble(
 ) -> Result<Agent, AgentError> {
     let cgroup_parent = config.instance.as_str().to_owned();
     let accounts = data.accounts()?;
+    warn_of_shared_ids(&accounts, data.path());
     let found = find(&data, &run_dir, &cgroup_parent).await?;
     data.scratch().sweep(&data.containers());
     data.scratch().keep_growing();
@@ -223,6 +240,7 @@ async fn assemble(
         link,
         outbox: None,
         starts: HashMap::new(),
+        records: super::records::Records::default(),
         capacity,
         measured,
         told: measured,
@@ -236,6 +254,23 @@ async fn assemble(
     agent.show_current_trees(listed.is_err()).await;
     agent.input(Input::Volumes(listed.ok().and_then(Result::ok).flatten()));
     Ok(agent)
+}
+
+/// Files are owned by ranges that were given before anybody asked whose they are.
+fn warn_of_shared_ids(accounts: &UidRanges, data: &Path) {
+    for base in accounts.bases() {
+        if let Some(user) = subid::user_of(base) {
+            tracing::warn!(
+                "ids from {base} on are an account's of this node, and in /etc/subuid or /etc/subgid the user {user}'s: \
+                 give that user others, or its processes own the account's files"
+            );
+        }
+        if matches!(subid::claim(base, data), Ok(false)) {
+            tracing::warn!(
+                "ids from {base} on belong to another location of this machine too: purge one of the two and start it anew"
+            );
+        }
+    }
 }
 
 /// A pool that is slower than this (a file system that is checked) comes later.

@@ -2,7 +2,7 @@
 //!
 //! Owner: the agent, once, before it does anything else. Invariants: a container whose keeper lives
 //! is taken over as it is; every other one has ended, and its slot is swept; a slot without a
-//! container is destroyed.
+//! container, or of one whose record is damaged, is destroyed.
 
 use std::{collections::HashSet, fs, path::Path, time::Duration};
 
@@ -13,7 +13,7 @@ use super::process_end;
 use crate::{
     keeper::{self, ExitRecord, KeeperHello, KeeperLink, socket_path, sweep},
     link::chain,
-    state::{DataDir, StateError, StoredContainer},
+    state::{DataDir, FoundRecord, StateError, StoredContainer},
     sys::names::SlotName,
 };
 
@@ -74,10 +74,12 @@ fn stored(data: &DataDir) -> Result<Vec<StoredContainer>, StateError> {
             continue;
         };
         let dir = data.container(id);
-        match dir.load()? {
-            Some(stored) => all.push(stored),
-            // Never ready, never told: what its preparation left.
-            None => dir.remove()?,
+        match dir.find()? {
+            FoundRecord::Whole(stored) => all.push(*stored),
+            // What its preparation left.
+            FoundRecord::NeverReady => dir.remove()?,
+            // The doctor tells of it.
+            FoundRecord::Damaged => {}
         }
     }
     Ok(all)
@@ -177,5 +179,27 @@ async fn clear(run_dir: &Path, cgroup_parent: &str, slot: SlotName) {
     let swept = tokio::task::spawn_blocking(move || sweep(&run_dir, &parent, &slot)).await;
     if let Ok(Err(error)) = swept {
         tracing::warn!("a slot is not swept: {}", chain(&error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_record_is_set_aside_and_the_others_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let id = |byte| teu_protocol::ids::ContainerId::from_bytes([byte; 16]);
+        for byte in [1, 2] {
+            fs::create_dir(data.container(id(byte)).path()).unwrap();
+        }
+        let record = data.container(id(1)).path().join("record.mp");
+        fs::write(&record, b"").unwrap();
+        for _ in 0..2 {
+            assert_eq!(stored(&data).unwrap(), []);
+            assert!(!data.container(id(2)).path().exists(), "it was never ready");
+            assert_eq!(data.damaged(), [record.with_extension("mp.damaged")]);
+        }
     }
 }

@@ -61,6 +61,7 @@ struct Taken {
 }
 
 async fn take(yard: &Yard, plan: &SpawnPlan) -> Result<Taken, Refusal> {
+    room::check_pids(&plan.record.limits)?;
     room::check(&yard.data)?;
     layers::ensure(yard, &plan.layers).await?;
     let digests: Vec<Digest> = plan.layers.iter().map(|layer| layer.digest).collect();
@@ -190,7 +191,8 @@ async fn wake_it(
     };
     let path = plan_path(yard, container);
     let bytes = fs::read(&path).map_err(|error| no_plan(&error))?;
-    let plan: StartPlan = rmp_serde::from_slice(&bytes).map_err(|error| no_plan(&error))?;
+    let plan: StartPlan =
+        teu_protocol::message::decode_record(&bytes).map_err(|error| no_plan(&error))?;
     let _ = fs::remove_file(path);
     let Some(sandbox) = sandbox else {
         return Err(Refusal::new(

@@ -5,9 +5,9 @@
 //! node's last report.
 
 use rustix::fs::{StatVfs, statvfs};
-use teu_protocol::message::{Refusal, RefusalCode};
+use teu_protocol::message::{Refusal, RefusalCode, ResourceLimits};
 
-use crate::state::DataDir;
+use crate::{state::DataDir, sys::cgroup::container_pids};
 
 /// Of the data directory's file system: the same as the master's (`DISK_SPARE_BYTES`).
 const RESERVE_BYTES: u64 = 256 << 20;
@@ -15,6 +15,20 @@ const RESERVE_BYTES: u64 = 256 << 20;
 const RESERVE_INODES: u64 = 4_096;
 
 const MIB: u64 = 1 << 20;
+
+/// Refuses a container that would be given more processes than one may have on this node.
+pub(super) fn check_pids(limits: &ResourceLimits) -> Result<(), Refusal> {
+    let most = container_pids();
+    match limits.pids {
+        Some(pids) if pids > most => Err(Refusal::new(
+            RefusalCode::LimitReached,
+            format!(
+                "{pids} processes are more than one container may have on this node: {most}, a quarter of what is left beside the host's own"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
 
 /// Refuses if the host's disk or the containers' own is at its reserve.
 pub(super) fn check(data: &DataDir) -> Result<(), Refusal> {
@@ -60,6 +74,18 @@ fn lacks(disk: &StatVfs) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_container_has_at_most_a_quarter_of_the_nodes_processes() {
+        let of = |pids| ResourceLimits {
+            pids,
+            ..ResourceLimits::default()
+        };
+        assert!(check_pids(&of(None)).is_ok());
+        assert!(check_pids(&of(Some(container_pids()))).is_ok());
+        let refusal = check_pids(&of(Some(container_pids() + 1))).unwrap_err();
+        assert_eq!(refusal.code, RefusalCode::LimitReached);
+    }
 
     #[test]
     fn a_node_below_its_reserve_of_bytes_or_files_refuses() {

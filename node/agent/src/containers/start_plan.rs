@@ -17,6 +17,7 @@ use crate::{
         StartPlan, TerminalSize, VolumeMountPlan,
     },
     state::ContainerDir,
+    sys::cgroup::container_pids,
 };
 
 /// Docker's size of `/dev/shm`.
@@ -112,7 +113,7 @@ fn limits(limits: &ResourceLimits) -> Limits {
         cpu_millis: limits
             .cpu_millis
             .map(|millis| u32::try_from(millis).unwrap_or(u32::MAX)),
-        pids: limits.pids.unwrap_or(DEFAULT_PIDS),
+        pids: limits.pids.unwrap_or(DEFAULT_PIDS.min(container_pids())),
         io: Vec::new(),
     }
 }

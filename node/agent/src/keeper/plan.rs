@@ -184,8 +184,8 @@ pub struct Limits {
     pub io: Vec<IoLimit>,
 }
 
-/// Enough for any server, far too few for a fork bomb to hurt.
-pub const DEFAULT_PIDS: u32 = 4096;
+/// Enough for any server; on the smallest node (24,576 for all) two dozen fork bombs leave the host its own.
+pub const DEFAULT_PIDS: u32 = 1_024;
 
 impl Default for Limits {
     fn default() -> Self {

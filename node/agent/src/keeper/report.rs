@@ -36,7 +36,7 @@ impl Report {
     }
 
     pub(super) fn parse(bytes: &[u8]) -> io::Result<Self> {
-        rmp_serde::from_slice(bytes)
+        teu_protocol::message::decode_record(bytes)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 }

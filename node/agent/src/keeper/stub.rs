@@ -59,7 +59,8 @@ impl Stub {
         // libcontainer's errors lose their causes; it logs them. They go to the agent's own stderr.
         let _ = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::ERROR)
-            .with_writer(io::stderr)
+            .with_writer(teu_daemon::log::LossyLog::new(io::stderr()))
+            .log_internal_errors(false)
             .try_init();
         let report = Rc::clone(&self.report);
         match self.prepare_and_start() {
@@ -145,7 +146,7 @@ impl Stub {
         io::Seek::rewind(&mut file)?;
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut file, &mut bytes)?;
-        rmp_serde::from_slice(&bytes)
+        teu_protocol::message::decode_record(&bytes)
             .map(|plan| Some((plan, fds.collect())))
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }

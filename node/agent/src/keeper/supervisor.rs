@@ -9,7 +9,7 @@ mod requests;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io,
+    io::{self, Write},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixListener,
@@ -39,14 +39,12 @@ use crate::sys::{
     cgroup::{Cgroup, Hierarchies},
     fork, mount_table,
     names::SlotName,
-    namespaces, netns,
+    namespaces, netns, oom,
     seccomp::SeccompProgram,
 };
 
 /// The keeper's last words may take this long to be read.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// The kernel kills others first.
-const OOM_SCORE: &str = "-900";
 
 /// What a keeper inherits from the launcher.
 #[derive(Debug, Clone)]
@@ -123,7 +121,14 @@ pub(crate) fn run(config: KeeperConfig, listener: UnixListener) -> i32 {
 impl Supervisor {
     fn new(config: KeeperConfig, listener: UnixListener) -> io::Result<Self> {
         let _ = rustix::process::setsid();
-        let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+        if let Err(error) = oom::protect(oom::KEEPER) {
+            // The agent's log; the container is better served at this risk than not at all.
+            let _ = writeln!(
+                io::stderr(),
+                "teu-node keeper {}: the kernel may kill it before its container when memory runs out: {error}",
+                config.slot
+            );
+        }
         fork::return_memory_early();
         listener.set_nonblocking(true)?;
         let cgroup = Cgroup::named(

@@ -288,7 +288,7 @@ pub(crate) fn take_frame<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> io::Resul
     let Some(body) = buffer.get(4..4 + len) else {
         return Ok(None);
     };
-    let value = rmp_serde::from_slice(body)
+    let value = teu_protocol::message::decode_record(body)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     buffer.drain(..4 + len);
     Ok(Some(value))

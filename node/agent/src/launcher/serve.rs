@@ -22,9 +22,11 @@ use super::{KEEPERS_GROUP, LauncherReply, LauncherRequest};
 use crate::{
     keeper::{self, KeeperConfig},
     sys::{
-        cgroup::{Cgroup, Hierarchies},
+        cgroup::{Cgroup, Hierarchies, node_pids},
         fork::{self, ForkOptions},
+        mount_table,
         names::SlotName,
+        namespaces,
         seccomp::{self, SeccompProgram},
     },
 };
@@ -113,6 +115,20 @@ fn reply(socket: &mut UnixStream, answer: &LauncherReply) -> io::Result<()> {
     socket.write_all(&keeper::frame(answer)?)
 }
 
+/// What keepers and the makers of containers look at by path, beside the instance's own directories.
+const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+/// A mount namespace that keepers copy: without the host's other mounts, whose file systems would stay busy for as long
+/// as a keeper lives, whatever the host unmounts.
+fn leave_hosts_mounts(run_dir: &Path, volumes: &Path) -> io::Result<()> {
+    namespaces::private_mounts()?;
+    let data = volumes.parent().unwrap_or(volumes);
+    let mut needed: Vec<&Path> = KERNELS.iter().map(Path::new).collect();
+    needed.extend([run_dir, data]);
+    mount_table::detach_all_but(&needed)?;
+    mount_table::detach_below(volumes)
+}
+
 struct Launcher {
     run_dir: PathBuf,
     volumes: PathBuf,
@@ -127,6 +143,7 @@ impl Launcher {
             .recursive(true)
             .mode(0o700)
             .create(keeper::socket_dir(run_dir))?;
+        leave_hosts_mounts(run_dir, &volumes)?;
         let hierarchies = Hierarchies::detect()?;
         // Children inherit it: no keeper ever waits for a cgroup of its own, and on a systemd host
         // they are not in the agent's service any more.
@@ -135,6 +152,15 @@ impl Launcher {
             .create()
             .and_then(|()| keepers.join())
             .map_err(io::Error::other)?;
+        let all = Cgroup::named(&hierarchies, "", cgroup_parent);
+        if let Err(error) = all.bound_pids(node_pids()) {
+            // `doctor` looks at it; each container has a bound of its own all the same.
+            let _ = writeln!(
+                io::stderr(),
+                "teu-node launcher: containers together are not bounded: {}",
+                crate::link::chain(&error)
+            );
+        }
         Ok(Self {
             run_dir: run_dir.to_owned(),
             volumes,

@@ -113,7 +113,7 @@ impl TemporaryLayer {
                 actual,
             });
         }
-        match rmp_serde::from_slice(&report) {
+        match teu_protocol::message::decode_record(&report) {
             Ok(Report::Done(extracted)) if status.success() => Ok(extracted),
             Ok(Report::Refused(source)) => Err(LayerError::Refused { digest, source }),
             _ => Err(LayerError::UnpackerDied { digest, status }),

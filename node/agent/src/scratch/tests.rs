@@ -56,7 +56,11 @@ impl Lab {
     }
 
     fn left(&self) -> usize {
-        let count = |kind| fs::read_dir(self.dir.path().join("scratch").join(kind)).unwrap().count();
+        let count = |kind| {
+            fs::read_dir(self.dir.path().join("scratch").join(kind))
+                .unwrap()
+                .count()
+        };
         count(LAYERS) + count(LOGS)
     }
 }
@@ -67,7 +71,10 @@ impl Drop for Lab {
         let run = |program: &str, args: &[&str]| Command::new(program).args(args).output().unwrap();
         let path = |name: &str| self.dir.path().join(name).to_str().unwrap().to_owned();
         run("umount", &[&path("scratch")]);
-        let shown = run("losetup", &["-n", "-O", "NAME", "-j", &path("scratch.btrfs")]);
+        let shown = run(
+            "losetup",
+            &["-n", "-O", "NAME", "-j", &path("scratch.btrfs")],
+        );
         for device in String::from_utf8_lossy(&shown.stdout).lines() {
             run("losetup", &["-d", device.trim()]);
         }
@@ -79,7 +86,11 @@ fn fill(dir: &Path, most: usize) -> usize {
     let mut file = File::create(dir.join("big")).unwrap();
     let block = vec![7; MIB as usize];
     for n in 0..most {
-        if file.write_all(&block).and_then(|()| file.sync_data()).is_err() {
+        if file
+            .write_all(&block)
+            .and_then(|()| file.sync_data())
+            .is_err()
+        {
             return n;
         }
     }

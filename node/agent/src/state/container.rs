@@ -17,10 +17,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use teu_daemon::file;
 use teu_node_core::record::ContainerRecord;
 use teu_protocol::ids::ContainerId;
 
-use super::{StateError, read, write};
+use super::{Kept, StateError, damaged_in, encode, read, read_or_set_aside, write};
 use crate::{scratch::Scratch, sys::names::SlotName};
 
 /// What is in `record.mp`.
@@ -30,6 +31,17 @@ pub struct StoredContainer {
     pub record: ContainerRecord,
     /// Where it runs.
     pub slot: SlotName,
+}
+
+/// What an earlier agent left of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundRecord {
+    /// It was never ready, and nobody was told of it.
+    NeverReady,
+    /// It may live.
+    Whole(Box<StoredContainer>),
+    /// Whose it is is no longer known. Its files are left to be looked at.
+    Damaged,
 }
 
 /// One container's directory.
@@ -92,20 +104,46 @@ impl ContainerDir {
         Ok(())
     }
 
-    /// Keeps the record.
+    /// Keeps the record for as long as the container can live: until the machine stops. Blocking.
     ///
     /// # Errors
     /// [`StateError`].
     pub fn keep(&self, stored: &StoredContainer) -> Result<(), StateError> {
-        write(&self.path.join("record.mp"), stored)
+        let path = self.record();
+        file::write_for_this_boot(&path, &encode(&path, stored)?)
+            .map_err(StateError::io("write", &path))
     }
 
-    /// The record; `None` if the container was never ready.
+    /// Keeps the record durably. Blocking.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn keep_durably(&self, stored: &StoredContainer) -> Result<(), StateError> {
+        write(&self.record(), stored)
+    }
+
+    /// The record.
     ///
     /// # Errors
     /// [`StateError`].
     pub fn load(&self) -> Result<Option<StoredContainer>, StateError> {
-        read(&self.path.join("record.mp"))
+        read(&self.record())
+    }
+
+    /// The record as an earlier agent left it. A damaged one is set aside, and stays so.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn find(&self) -> Result<FoundRecord, StateError> {
+        Ok(match read_or_set_aside(&self.record())? {
+            Kept::Whole(stored) => FoundRecord::Whole(Box::new(stored)),
+            Kept::None if damaged_in(&self.path).is_empty() => FoundRecord::NeverReady,
+            Kept::None | Kept::SetAside => FoundRecord::Damaged,
+        })
+    }
+
+    fn record(&self) -> PathBuf {
+        self.path.join("record.mp")
     }
 
     /// Removes everything. Gone already is fine. Blocking.

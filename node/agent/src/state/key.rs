@@ -5,9 +5,10 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{fs, io};
 
+use teu_daemon::file;
 use teu_protocol::noise::StaticKey;
 
-use super::{DataDir, StateError, whole_file};
+use super::{DataDir, StateError};
 
 /// The key in `node.key`, made if there is none.
 ///
@@ -27,8 +28,7 @@ pub fn load_or_make_key(data: &DataDir) -> Result<StaticKey, StateError> {
             getrandom::fill(&mut bytes).map_err(StateError::Random)?;
             let key = StaticKey::from_bytes(bytes).map_err(|_| no_key())?;
             let text = STANDARD.encode(key.expose_secret()) + "\n";
-            whole_file::write_synced(&path, text.as_bytes())
-                .map_err(StateError::io("write", &path))?;
+            file::write(&path, text.as_bytes()).map_err(StateError::io("write", &path))?;
             Ok(key)
         }
         Err(error) => Err(StateError::io("read", &path)(error)),

@@ -8,6 +8,7 @@
 
 mod freezer;
 mod hierarchy;
+mod pids;
 
 use std::{
     fs, io,
@@ -16,6 +17,7 @@ use std::{
 };
 
 pub use hierarchy::{Controller, Hierarchies, Hierarchy};
+pub use pids::{container_pids, node_pids};
 
 use crate::keeper::{IoLimit, Limits};
 

@@ -20,8 +20,10 @@ pub mod netns;
 #[cfg(feature = "zfs-core")]
 pub mod nvlist;
 pub mod oci;
+pub mod oom;
 pub mod open_in_root;
 pub mod pty;
 pub mod rootfs;
 pub mod seccomp;
 pub mod seqpacket;
+pub mod subid;

@@ -105,9 +105,60 @@ pub fn detach_below(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes every mount out of the calling process's mount namespace, which must be its own, but those that lead to one of
+/// `needed` or lie below one.
+///
+/// # Errors
+/// The table cannot be read, or what umount(2) said.
+pub fn detach_all_but(needed: &[&Path]) -> io::Result<()> {
+    let table = parse(&fs::read("/proc/self/mountinfo")?);
+    for entry in table.iter().rev().filter(|one| !is_needed(one, needed)) {
+        match unmount(&entry.point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            // Gone with one that it was mounted on.
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn is_needed(entry: &MountEntry, needed: &[&Path]) -> bool {
+    needed
+        .iter()
+        .any(|path| path.starts_with(&entry.point) || entry.point.starts_with(path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_leads_to_something_needed_is_needed() {
+        let needed = ["/proc", "/run/teu", "/srv/data/node"].map(Path::new);
+        let is_needed = |point: &str| {
+            let entry = MountEntry {
+                id: 1,
+                parent: 0,
+                superblock: 0,
+                point: point.into(),
+                read_only: false,
+            };
+            is_needed(&entry, &needed)
+        };
+        for kept in [
+            "/",
+            "/proc",
+            "/proc/sys/fs/binfmt_misc",
+            "/run",
+            "/srv/data",
+            "/srv/data/node/scratch",
+        ] {
+            assert!(is_needed(kept), "{kept}");
+        }
+        for gone in ["/mnt/disk", "/home", "/srv/data2", "/run/user/0"] {
+            assert!(!is_needed(gone), "{gone}");
+        }
+    }
 
     #[test]
     fn lines_are_read_with_odd_names() {

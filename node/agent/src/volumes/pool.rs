@@ -21,11 +21,11 @@ mod record_file;
 mod zfs;
 
 pub use btrfs::BtrfsPool;
-pub use choice::{Opened, ParsePoolChoiceError, PoolChoice, open};
-pub use loop_file::LoopLimits;
 pub(crate) use choice::no_embedded_pool;
+pub use choice::{Opened, ParsePoolChoiceError, PoolChoice, open};
 pub(crate) use command::Tools;
 pub(crate) use loop_file::LoopFile;
+pub use loop_file::LoopLimits;
 pub use zfs::ZfsPool;
 
 use std::{fmt, os::fd::OwnedFd, path::PathBuf};

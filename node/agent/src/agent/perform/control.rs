@@ -19,7 +19,7 @@ use crate::{
     containers::{Entry, exec_plan, refuse_internal, refuse_start},
     keeper::{KeeperLink, LOG_DIR, SignalScope, StartError},
     link::chain,
-    sys::names::SlotName,
+    sys::{names::SlotName, subid},
 };
 
 const SIGKILL: u8 = 9;
@@ -61,7 +61,9 @@ impl Agent {
         let what = "the account gets no range of user ids on this node";
         let range = self
             .accounts
-            .range_of(account)
+            .range_of(account, |base| {
+                is_somebody_elses(base, self.yard.data.path())
+            })
             .map_err(|error| refuse_internal(what, &error))?;
         if range.is_new {
             let kept = self.yard.data.keep_accounts(&self.accounts);
@@ -271,4 +273,20 @@ fn remove_logs(logs: &Path, process: ProcessId) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
+}
+
+/// Whether ids from `base` on are a user's of the machine, or another location's; else they are claimed.
+fn is_somebody_elses(base: u32, data: &Path) -> bool {
+    if let Some(user) = subid::user_of(base) {
+        tracing::info!(
+            base,
+            user,
+            "these ids are a user's of this machine; the next are taken"
+        );
+        return true;
+    }
+    subid::claim(base, data).map(|ours| !ours).unwrap_or_else(|error| {
+        tracing::warn!(base, %error, "it cannot be told whether another location has these ids");
+        false
+    })
 }

@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use teu_node_core::firewall::{Ipv4Subnet, Pair};
 
+use super::sysctl;
 use crate::sys::names::{InstanceName, SlotName};
 
 /// How long an address rests between two containers. Long enough for other nodes to be told that
 /// its rules are gone; short enough that a /24 still serves more than 100 spawns a second.
 pub const DEFAULT_ADDRESS_REST: Duration = Duration::from_secs(2);
+
+/// One container has at most this part of what the host can track: a flood from a few leaves the host its own.
+const FLOWS_PART: u32 = 16;
 
 /// The node's network.
 #[derive(Clone, Debug)]
@@ -34,6 +38,8 @@ pub struct NetConfig {
     pub mtu: u32,
     /// How long an address rests between two containers.
     pub address_rest: Duration,
+    /// Connections that the host tracks for one container at once: more are not opened.
+    pub flows_per_container: u32,
 }
 
 /// A container's place in the network.
@@ -68,6 +74,7 @@ impl NetConfig {
             also_denied: Vec::new(),
             mtu: 1500,
             address_rest: DEFAULT_ADDRESS_REST,
+            flows_per_container: sysctl::tracked_connections() / FLOWS_PART,
         }
     }
 

@@ -20,8 +20,18 @@ use super::elements::{self, Set};
 use super::error::NetError;
 
 /// Loads both tables with all elements of `firewall`.
+///
+/// A kernel that cannot count connections in a set (CONFIG_NFT_CONNLIMIT) gets the rules without that bound.
 pub(super) fn load(config: &NetConfig, firewall: &Firewall) -> Result<(), NetError> {
-    run_nft(&render(config, firewall))
+    let Err(refused) = run_nft(&render(config, firewall, Some(config.flows_per_container))) else {
+        return Ok(());
+    };
+    run_nft(&render(config, firewall, None))?;
+    tracing::warn!(
+        error = %refused,
+        "this kernel does not bound the connections of a container (CONFIG_NFT_CONNLIMIT); one can take all that the host tracks"
+    );
+    Ok(())
 }
 
 /// Removes both tables; that they are gone already is fine.
@@ -38,9 +48,9 @@ fn clearing(config: &NetConfig) -> String {
     )
 }
 
-fn render(config: &NetConfig, firewall: &Firewall) -> String {
+fn render(config: &NetConfig, firewall: &Firewall, flows: Option<u32>) -> String {
     let mut script = clearing(config);
-    script.push_str(&inet_table(config, firewall));
+    script.push_str(&inet_table(config, firewall, flows));
     script.push_str(&bridge_table(config, firewall));
     script
 }
@@ -50,7 +60,9 @@ fn render(config: &NetConfig, firewall: &Firewall) -> String {
 /// Packets between two containers pass `forward` as well, for ports are isolated from each other.
 /// `ct original` is the pair that opened the flow: answers pass for as long as that pair is
 /// allowed, and a `disallow` cuts open flows without touching connection tracking.
-fn inet_table(config: &NetConfig, firewall: &Firewall) -> String {
+///
+/// A flow that would be accepted is counted for its source (`flows`); only those are tracked for longer.
+fn inet_table(config: &NetConfig, firewall: &Firewall, flows: Option<u32>) -> String {
     let table = config.table();
     let bridge = config.bridge();
     let subnet = config.subnet;
@@ -62,6 +74,13 @@ fn inet_table(config: &NetConfig, firewall: &Firewall) -> String {
         config.outer_resolvers().map(|ip| ip.to_string()),
     );
     let denied = braced("elements = ", denied_ranges(config).into_iter());
+    let counted = flows.map_or_else(String::new, |most| {
+        format!("ct state new add @flows {{ ip saddr ct count over {most} }} drop")
+    });
+    let flows = match flows {
+        Some(_) => "set flows { type ipv4_addr; size 65535; flags dynamic; }",
+        None => "",
+    };
     format!(
         r#"
 table inet {table} {{
@@ -69,6 +88,7 @@ table inet {table} {{
 	set allowed {{ type ipv4_addr . ipv4_addr; {allowed} }}
 	set resolvers {{ type ipv4_addr; {resolvers} }}
 	set denied {{ type ipv4_addr; flags interval; auto-merge; {denied} }}
+	{flows}
 
 	chain source {{
 		type filter hook prerouting priority raw; policy accept;
@@ -90,6 +110,7 @@ table inet {table} {{
 		ip daddr @resolvers meta l4proto {{ tcp, udp }} th dport 53 accept
 		ip daddr @denied drop
 		tcp flags syn / syn,rst tcp option maxseg size set rt mtu
+		{counted}
 		accept
 	}}
 	chain to_container {{
@@ -98,8 +119,9 @@ table inet {table} {{
 		drop
 	}}
 	chain between {{
-		ct original ip saddr . ct original ip daddr @allowed accept
-		drop
+		ct original ip saddr . ct original ip daddr != @allowed drop
+		{counted}
+		accept
 	}}
 	chain input {{
 		type filter hook input priority filter; policy accept;
@@ -274,7 +296,9 @@ mod tests {
         config.resolvers = vec![Ipv4Addr::new(192, 168, 0, 1), Ipv4Addr::new(10, 77, 1, 1)];
         let mut firewall = Firewall::new(subnet, location).unwrap();
         firewall.attach(Ipv4Addr::new(10, 77, 1, 2)).unwrap();
-        let script = render(&config, &firewall);
+        let script = render(&config, &firewall, Some(16));
+        assert_eq!(script.matches("ct count over 16").count(), 2);
+        assert!(!render(&config, &firewall, None).contains("flows"));
         let tables = script.lines().filter(|line| line.contains("table "));
         assert!(tables.clone().count() >= 6);
         for line in tables {

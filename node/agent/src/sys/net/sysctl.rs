@@ -59,3 +59,13 @@ fn write(setting: &str, value: &'static str) -> Result<(), NetError> {
     }
     fs::write(setting, value).map_err(failed)
 }
+
+/// The kernel's default for machines with 1 GiB of memory and more, where it does not tell.
+const USUAL_CONNECTIONS: u32 = 65_536;
+
+/// How many connections the host can track.
+pub(super) fn tracked_connections() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max");
+    let told = text.ok().and_then(|text| text.trim().parse().ok());
+    told.unwrap_or(USUAL_CONNECTIONS).max(USUAL_CONNECTIONS / 4)
+}

@@ -131,7 +131,13 @@ impl LoopFile {
             }
         };
         // Without: what is freed in it would be given back to the host, and missing later.
-        let mounted = mount(&device, &self.mount_dir, "btrfs", MountFlags::NOATIME, c"nodiscard");
+        let mounted = mount(
+            &device,
+            &self.mount_dir,
+            "btrfs",
+            MountFlags::NOATIME,
+            c"nodiscard",
+        );
         mounted.map_err(|errno| {
             PoolError::Faulted(format!(
                 "cannot mount the pool's file {} ({} MiB long) through {device}: {errno}; `dmesg` says why. If it was cut short, \
@@ -198,7 +204,12 @@ impl LoopFile {
         let failed = || failed_io(format!("reserve room for {}", self.file.display()));
         let file = File::options().write(true).open(&self.file);
         let length = self.length()?;
-        match fallocate(file.map_err(failed())?, FallocateFlags::KEEP_SIZE, 0, length) {
+        match fallocate(
+            file.map_err(failed())?,
+            FallocateFlags::KEEP_SIZE,
+            0,
+            length,
+        ) {
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
             Err(errno) => Err(failed()(errno.into())),
         }
@@ -220,10 +231,7 @@ impl LoopFile {
     /// the next call.
     pub(crate) fn grow(&self, tools: &Tools, free: u64) -> Result<(), PoolError> {
         self.reserve()?;
-        let wanted = self
-            .headroom()?
-            .saturating_sub(free)
-            .next_multiple_of(STEP);
+        let wanted = self.headroom()?.saturating_sub(free).next_multiple_of(STEP);
         let step = wanted.min(self.growable()?);
         let length = self.length()?;
         let is_last = step > 0 && length + step == self.limits.max;

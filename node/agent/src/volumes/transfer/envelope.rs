@@ -260,7 +260,8 @@ impl Unsealer {
         part.advance(MAGIC.len() + 4);
         let content = part.split_to(length);
         self.chain.verify(prefix, &content, &part)?;
-        let header = rmp_serde::from_slice(&content).map_err(|_| EnvelopeError::Malformed)?;
+        let header =
+            teu_protocol::message::decode(&content).map_err(|_| EnvelopeError::Malformed)?;
         Ok(Some(header))
     }
 

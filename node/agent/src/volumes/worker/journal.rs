@@ -146,19 +146,7 @@ impl Journal {
         };
         order.drain(..order.len().saturating_sub(KEPT));
         let bytes: Vec<u8> = order.iter().flat_map(|id| *id.as_bytes()).collect();
-        let beside = self.path.with_extension("new");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, &self.path)?;
-        if let Some(dir) = self.path.parent() {
-            File::open(dir)?.sync_all()?;
-        }
+        teu_daemon::file::write(&self.path, &bytes)?;
         self.open().map(drop)
     }
 }

@@ -29,8 +29,7 @@ const NAMED_MAX: usize = 8;
 impl LoopFile {
     /// Whether the mounted btrfs refuses writes.
     pub(crate) fn is_read_only(&self) -> bool {
-        statvfs(&self.mount_dir)
-            .is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
+        statvfs(&self.mount_dir).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
     }
 
     /// Unmounts the file wherever TEU has it mounted, and mounts it again. The loop device stays.
@@ -115,9 +114,10 @@ fn holders(superblock: u64) -> io::Result<BTreeMap<u64, MountHolder>> {
     let program = fs::metadata("/proc/self/exe").map(|exe| (exe.dev(), exe.ino()))?;
     let mut found: BTreeMap<u64, MountHolder> = BTreeMap::new();
     let mut looked: BTreeMap<u64, bool> = BTreeMap::new();
-    for pid in fs::read_dir("/proc")?.flatten().filter_map(|entry| {
-        entry.file_name().to_str()?.parse::<i32>().ok()
-    }) {
+    for pid in fs::read_dir("/proc")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+    {
         let process = PathBuf::from(format!("/proc/{pid}"));
         // A process that ends meanwhile holds nothing.
         let Ok(namespace) = fs::metadata(process.join("ns/mnt")).map(|ns| ns.ino()) else {
@@ -132,8 +132,8 @@ fn holders(superblock: u64) -> io::Result<BTreeMap<u64, MountHolder>> {
         if namespace == own || !has {
             continue;
         }
-        let is_ours = fs::metadata(process.join("exe"))
-            .is_ok_and(|exe| (exe.dev(), exe.ino()) == program);
+        let is_ours =
+            fs::metadata(process.join("exe")).is_ok_and(|exe| (exe.dev(), exe.ino()) == program);
         let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
         let name: String = name.chars().filter(|one| one.is_ascii_graphic()).collect();
         let holder = MountHolder { pid, name, is_ours };
@@ -149,7 +149,11 @@ fn holders(superblock: u64) -> io::Result<BTreeMap<u64, MountHolder>> {
 
 /// Detaches every mount of the file system from the calling thread's namespace, the youngest first.
 fn detach(table: &[MountEntry], superblock: u64) {
-    for entry in table.iter().rev().filter(|one| one.superblock == superblock) {
+    for entry in table
+        .iter()
+        .rev()
+        .filter(|one| one.superblock == superblock)
+    {
         if let Err(errno) = unmount(&entry.point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             tracing::debug!(point = %entry.point.display(), %errno, "gone with what it was mounted on");
         }
