@@ -61,7 +61,7 @@ enum Verb {
     /// Print the node's public key, to be enrolled at the master. Makes the key on first use.
     PublicKey {
         /// Where the node keeps its key.
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/teu/node")]
         data: PathBuf,
     },
     /// Destroy everything that a stopped node has left on this machine, its data included.
