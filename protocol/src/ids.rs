@@ -118,6 +118,11 @@ id!(
     ProcessId
 );
 id!(
+    /// A client's place at a process: where it stands in the output, and how much input it has given. Random,
+    /// chosen by the client, good within its attachment.
+    ReaderId
+);
+id!(
     /// Chosen by whoever asks (UUIDv7). Asking again with the same id has the effect once.
     RequestId
 );

@@ -37,7 +37,7 @@ pub use spec::{
 pub use state::{
     Cause, ContainerInfo, ContainerState, ExitStatus, ProcessInfo, ProcessState, Termination,
 };
-pub use stream::{Channel, StreamEnd, StreamFrame};
+pub use stream::{Channel, Place, StreamEnd, StreamFrame};
 pub use volume::{
     RollBack, SCHEDULED_PREFIX, SnapshotInfo, SnapshotSchedule, TransferKey, VolumeInfo,
     VolumeMount, VolumeOrigin, VolumeRecord, VolumeSpec, VolumeState, VolumeUsage,

@@ -27,6 +27,8 @@ pub(crate) enum Failure {
     },
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+    #[error("cannot read standard input")]
+    Input(#[source] io::Error),
     #[error("cannot use the terminal")]
     Terminal(#[source] io::Error),
     #[error("cannot start the asynchronous runtime")]

@@ -38,6 +38,7 @@ impl From<&Termination> for Ending {
                 Cause::OutOfMemory => "out_of_memory",
                 Cause::SessionEnded => "session_ended",
                 Cause::NodeLost => "node_lost",
+                Cause::TimedOut => "timed_out",
             }),
         }
     }
@@ -417,6 +418,7 @@ pub(crate) mod tests {
         memory_bytes: 64
         name: "web"
         node: "22222222222222222222222222222222"
+        node_lost: false
         node_name: "pc"
         pids: null
         ports: ["127.0.0.1:8080->80"]
@@ -424,6 +426,7 @@ pub(crate) mod tests {
         signal: null
         started_ms: null
         state: "exited"
+        storage_bytes: null
         tty: false
         volumes: ["db:/data"]
         "#);

@@ -22,7 +22,7 @@ pub(crate) struct Seen {
 impl Seen {
     /// Whether a person has pressed Ctrl-C for the first time, and may wonder whether that did anything.
     pub(crate) fn is_first_interrupt(self) -> bool {
-        self.count == 1 && self.signal == 2
+        self.count == 1 && self.signal == Some(teu::Signal::INT)
     }
 }
 

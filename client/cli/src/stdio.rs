@@ -9,11 +9,12 @@ use std::{
     thread,
 };
 
-use teu::{Channel, OutputChunk, Process, TermSize, Termination};
+use teu::{Channel, Error, OutputChunk, Process, TermSize, Termination};
 use tokio::{
     io::AsyncWriteExt as _,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
+    task::JoinHandle,
 };
 
 use crate::{
@@ -38,7 +39,8 @@ pub(crate) async fn converse(
     } else {
         None
     };
-    let input = interactive.then(|| forward_input(&mut process));
+    let mut input = Input::forward(&mut process, interactive);
+    let mut lost = 0;
     let mut resized = signal(SignalKind::window_change()).map_err(Failure::Terminal)?;
     let mut size = terminal::size();
     if tty {
@@ -48,9 +50,12 @@ pub(crate) async fn converse(
     let outcome = loop {
         tokio::select! {
             chunk = process.next_output() => match chunk {
-                Some(chunk) => write(&chunk?)?,
+                Some(Ok(chunk)) => write(&chunk)?,
+                Some(Err(Error::OutputLost { bytes })) => lost += bytes,
+                Some(Err(error)) => return Err(error.into()),
                 None => break process.wait().await,
             },
+            failure = input.failed() => return Err(failure),
             () = window_changed(&mut resized, tty) => {
                 resize(&process, &mut size).await;
             }
@@ -62,17 +67,18 @@ pub(crate) async fn converse(
             }
         }
     };
-    drop(raw);
-    if let Some(input) = input {
-        input.abort();
-    }
+    drop((raw, input));
     let termination = outcome?;
     explain(&termination);
+    if lost > 0 {
+        // What was printed is not what the program wrote: its exit code would say that all is well.
+        return Err(Error::OutputLost { bytes: lost }.into());
+    }
     Ok(ExitCode::from(shell_code(&termination)))
 }
 
 /// Writes to our own stdout or stderr.
-pub(crate) fn write(chunk: &OutputChunk) -> Result<(), Failure> {
+fn write(chunk: &OutputChunk) -> Result<(), Failure> {
     let written = match chunk.channel {
         Channel::Stderr => io::stderr().write_all(&chunk.bytes),
         _ => {
@@ -138,31 +144,82 @@ fn explain(termination: &Termination) {
     }
 }
 
-/// Reads our standard input on a thread of its own (a blocked read cannot be cancelled) and sends
-/// it on; its end is the process's end of input.
-fn forward_input(process: &mut Process) -> tokio::task::JoinHandle<()> {
-    let (blocks, mut read) = mpsc::channel::<Vec<u8>>(INPUT_BLOCKS);
+/// Our standard input on its way to the process.
+struct Input {
+    /// Ends with what went wrong, if something did.
+    task: Option<JoinHandle<Result<(), Failure>>>,
+}
+
+impl Input {
+    /// Reads our standard input on a thread of its own (a blocked read cannot be cancelled) and sends
+    /// it on; its end is the process's end of input.
+    fn forward(process: &mut Process, interactive: bool) -> Self {
+        let stdin = process.stdin().filter(|_| interactive);
+        let task = stdin.map(|stdin| tokio::spawn(send(stdin, read_blocks())));
+        Self { task }
+    }
+
+    /// Waits until input goes wrong: for ever, if it does not.
+    async fn failed(&mut self) -> Failure {
+        if let Some(task) = &mut self.task {
+            let outcome = task.await;
+            self.task = None;
+            if let Ok(Err(failure)) = outcome {
+                return failure;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+fn read_blocks() -> mpsc::Receiver<io::Result<Vec<u8>>> {
+    let (blocks, read) = mpsc::channel(INPUT_BLOCKS);
     thread::spawn(move || {
         let mut buffer = vec![0; 32 * 1024];
         loop {
-            match io::stdin().lock().read(&mut buffer) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => {
-                    if blocks.blocking_send(buffer[..count].to_vec()).is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    });
-    let stdin = process.stdin();
-    tokio::spawn(async move {
-        let Some(mut stdin) = stdin else { return };
-        while let Some(block) = read.recv().await {
-            if stdin.write_all(&block).await.is_err() {
+            let block = match io::stdin().lock().read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) => Ok(buffer[..count].to_vec()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let failed = block.is_err();
+            if blocks.blocking_send(block).is_err() || failed {
                 return;
             }
         }
-        let _ = stdin.shutdown().await;
-    })
+    });
+    read
+}
+
+async fn send(
+    mut stdin: teu::Stdin,
+    mut blocks: mpsc::Receiver<io::Result<Vec<u8>>>,
+) -> Result<(), Failure> {
+    while let Some(block) = blocks.recv().await {
+        let block = block.map_err(Failure::Input)?;
+        if let Err(error) = stdin.write_all(&block).await {
+            return not_taken(&error);
+        }
+    }
+    match stdin.shutdown().await {
+        Ok(()) => Ok(()),
+        Err(error) => not_taken(&error),
+    }
+}
+
+/// A process that has ended takes no more, and how it ended says all.
+fn not_taken(error: &io::Error) -> Result<(), Failure> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(());
+    }
+    Err(Error::InputLost.into())
 }

@@ -197,7 +197,7 @@ impl Container {
     /// As [`Container::attach`].
     pub async fn attach_from(&self, from: LogStart) -> Result<Process> {
         let tty = self.view.borrow().info.tty;
-        Process::attach(self.clone(), None, from, true, tty).await
+        Process::attach(self.clone(), None, from, true, tty, None).await
     }
 
     /// The first process's standard output alone, as bytes; see [`Container::attach`].
@@ -214,14 +214,16 @@ impl Container {
     /// As [`Container::attach`].
     pub async fn stdin(&self) -> Result<Stdin> {
         let tty = self.view.borrow().info.tty;
-        let attached = Process::attach(self.clone(), None, LogStart::Now, false, tty).await?;
+        let attached = Process::attach(self.clone(), None, LogStart::Now, false, tty, None).await?;
         attached.into_stdin().ok_or(Error::Nonsense {
             attempt: "write to the process",
         })
     }
 
     /// What its first process wrote, then (`follow`) what it writes until it ends. A stream of
-    /// chunks in order; an `Err` is its last item.
+    /// chunks in order; an `Err` is its last item, but for [`Error::OutputLost`], which tells of a gap.
+    /// A follower does not hold the process back: if it is slower than the process for long, what was
+    /// not read in time is no longer kept.
     ///
     /// # Errors
     /// If the location refuses. Cancel-safe.

@@ -69,6 +69,22 @@ pub enum Error {
          so some of it may be missing"
     )]
     InputLost,
+    /// Output of a process that can no longer be had: the process was further ahead than what is kept of
+    /// its output, or its node's disk was full. What comes behind the gap can still be read.
+    #[error("{bytes} bytes of the process's output are lost: its log did not keep them")]
+    OutputLost {
+        /// How many.
+        bytes: u64,
+    },
+    /// The process wrote more than was to be collected.
+    #[error(
+        "the process wrote more than {limit} bytes; read it as a stream, or raise the limit with \
+         `output_limit`"
+    )]
+    OutputTooLarge {
+        /// Bytes of both channels together.
+        limit: u64,
+    },
     /// The container is destroyed.
     #[error("container {} is destroyed", .0.short())]
     Gone(ContainerId),
@@ -190,6 +206,8 @@ impl Error {
             Self::Config(_)
             | Self::Closed(_)
             | Self::InputLost
+            | Self::OutputLost { .. }
+            | Self::OutputTooLarge { .. }
             | Self::Gone(_)
             | Self::EndedByCut { .. }
             | Self::Ended { .. }

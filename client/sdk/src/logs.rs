@@ -26,22 +26,28 @@ pub struct OutputChunk {
     pub channel: Channel,
     /// What it wrote. Not cut at line ends, nor at characters.
     pub bytes: Bytes,
+    /// Where its first byte is: how many bytes the process wrote before it.
+    pub start: u64,
     /// Where the next byte is: [`LogStart::Cursor`] with this goes on behind this chunk.
     pub cursor: u64,
 }
 
 impl OutputChunk {
     pub(crate) fn from_chunk(chunk: &Chunk) -> Self {
+        let bytes = chunk.joined();
+        let length = bytes.len() as u64;
         Self {
             channel: chunk.channel,
-            bytes: chunk.joined(),
+            bytes,
+            start: chunk.from.unwrap_or(chunk.cursor.saturating_sub(length)),
             cursor: chunk.cursor,
         }
     }
 }
 
 /// A stream of [`OutputChunk`]s; see [`Container::logs`]. It ends when all was read (and, if
-/// following, the process has ended); an `Err` is its last item.
+/// following, the process has ended). [`Error::OutputLost`] says that bytes are missing here, and what is
+/// behind them follows; any other `Err` is the last item.
 pub struct Logs {
     chunks: Pin<Box<dyn Stream<Item = Result<OutputChunk>> + Send>>,
 }
@@ -58,6 +64,7 @@ impl Logs {
             let mut reader = reader?;
             match reader.next().await {
                 Ok(Item::Data(chunk)) => Some((Ok(OutputChunk::from_chunk(&chunk)), Some(reader))),
+                Ok(Item::Lost(bytes)) => Some((Err(Error::OutputLost { bytes }), Some(reader))),
                 Ok(Item::End(StreamEnd::Done | StreamEnd::Exited(_))) => None,
                 Ok(Item::End(end)) => Some((Err(broken(end)), None)),
                 Err(error) => Some((Err(error), None)),

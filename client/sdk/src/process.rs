@@ -28,7 +28,7 @@ use std::{sync::Arc, time::Duration};
 use handle::KillOnDrop;
 use pump::Pump;
 use teu_protocol::{
-    ids::ProcessId,
+    ids::{ProcessId, ReaderId},
     message::{Channel, LogStart, RequestBody, StreamEnd, TermSize, Termination},
 };
 
@@ -70,6 +70,7 @@ impl Process {
         from: LogStart,
         lossless: bool,
         tty: bool,
+        place: Option<ReaderId>,
     ) -> Result<Self> {
         let source = Source::Attach {
             container: container.id(),
@@ -79,6 +80,9 @@ impl Process {
         let stdin = Stdin::new(tty);
         let mut reader =
             AttachedReader::new(container.session.clone(), source, from).with_stdin(stdin.slot());
+        if let Some(place) = place {
+            reader = reader.at_place(place);
+        }
         reader.open().await?;
         Ok(Self {
             container,
@@ -143,18 +147,24 @@ impl Process {
         taken.unwrap_or_else(ProcessOutput::ended)
     }
 
-    /// The next bytes of output, of either channel, in the order in which the process wrote them;
-    /// `None` when it has ended and all was read. (Also `None` once [`Process::stdout`] or
-    /// [`Process::stderr`] was taken.) Cancel-safe.
+    /// The next bytes of output, of either channel; `None` when it has ended and all was read. (Also
+    /// `None` once [`Process::stdout`] or [`Process::stderr`] was taken.) Cancel-safe.
+    ///
+    /// Each channel's bytes come in the order in which the process wrote them. Between the two channels
+    /// the order is kept only for writes that are some milliseconds apart: they are two pipes, and the kernel
+    /// does not say which of two that are ready was written first. Redirect one into the other (`2>&1`),
+    /// or give it a terminal, where the order matters.
     ///
     /// # Errors
-    /// If output can no longer be read: the container was destroyed, or the session is over.
+    /// [`Error::OutputLost`] where bytes are missing: call again for what is behind them. Any other
+    /// is the last: the container was destroyed, or the session is over.
     pub async fn next_output(&mut self) -> Option<Result<OutputChunk>> {
         let Output::Direct(reader) = &mut self.output else {
             return None;
         };
         match reader.next().await {
             Ok(Item::Data(chunk)) => Some(Ok(OutputChunk::from_chunk(&chunk))),
+            Ok(Item::Lost(bytes)) => Some(Err(Error::OutputLost { bytes })),
             Ok(Item::End(end)) => self.end(end).err().map(Err),
             Err(error) => {
                 self.output = Output::Failed;
@@ -167,14 +177,19 @@ impl Process {
     /// output that was taken must be read meanwhile, or the process may never end. Cancel-safe.
     ///
     /// # Errors
-    /// If that can no longer be known: the container was destroyed, or the session is over.
+    /// [`Error::OutputLost`], once, if output was lost that nobody has been told of: call again for how
+    /// it ended. Any other if that can no longer be known: the container was destroyed, or the session is
+    /// over.
     pub async fn wait(&mut self) -> Result<Termination> {
+        let mut lost = 0;
         loop {
             match &mut self.output {
+                Output::Ended(_) if lost > 0 => return Err(Error::OutputLost { bytes: lost }),
                 Output::Ended(termination) => return Ok(*termination),
                 Output::Failed => return Err(Error::LinkLost { attempt: WAIT }),
                 Output::Direct(reader) => match reader.next().await {
                     Ok(Item::Data(_)) => {}
+                    Ok(Item::Lost(bytes)) => lost += bytes,
                     Ok(Item::End(end)) => self.end(end)?,
                     Err(error) => {
                         self.output = Output::Failed;

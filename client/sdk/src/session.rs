@@ -29,7 +29,7 @@ mod tests;
 mod transport;
 mod view;
 
-pub(crate) use command::StreamAsk;
+pub(crate) use command::{Claim, StreamAsk};
 pub(crate) use cut::told;
 pub(crate) use handle::{Patience, SessionHandle};
 pub(crate) use link::TeuLink;

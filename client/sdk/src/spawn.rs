@@ -17,16 +17,16 @@ use bytes::Bytes;
 use teu_protocol::{
     ids::{Digest, NodeId},
     message::{
-        ImageInfo, Lifetime, ProcessSpec, ReplyBody, RequestBody, ResourceLimits, SpawnSpec,
-        TermSize, VolumeMount,
+        ImageInfo, Lifetime, LogStart, ProcessSpec, ReplyBody, RequestBody, ResourceLimits,
+        SpawnSpec, TermSize, VolumeMount,
     },
 };
 
 use crate::{
-    Container, Location, Progress, Volume,
+    Container, Location, Process, Progress, Volume,
     chosen_tag::ChosenTag,
     error::{Error, Result},
-    session::Patience,
+    session::{Claim, Patience},
 };
 
 /// The location answers when the first process executes; a node that has to fetch a large image
@@ -362,6 +362,31 @@ impl SpawnBuilder {
         {
             ReplyBody::Spawned(info) => self.location.container(ATTEMPT, info.id),
             _ => Err(Error::Nonsense { attempt: ATTEMPT }),
+        }
+    }
+
+    /// Spawns, attached to the first process from its first byte of output on: it waits for this reader,
+    /// so nothing is lost however slow that is. ([`Container::attach`] later gives what is still kept by
+    /// then.) It must be read, or the process stops when it has written some MiB; dropping it lets the
+    /// process go on.
+    ///
+    /// Not cancel-safe, as [`SpawnBuilder::start`].
+    ///
+    /// # Errors
+    /// As [`SpawnBuilder::start`]; the container is destroyed if it cannot be attached to.
+    pub async fn start_attached(mut self) -> Result<(Container, Process)> {
+        let reader = Claim::fresh_reader();
+        self.process.reader = Some(reader);
+        let tty = self.process.tty.is_some();
+        let container = self.start().await?;
+        let (whose, from) = (container.clone(), LogStart::Cursor(0));
+        match Process::attach(whose, None, from, true, tty, Some(reader)).await {
+            Ok(process) => Ok((container, process)),
+            Err(error) => {
+                // Nobody else would let a process go on that waits for this reader.
+                let _ = container.destroy().await;
+                Err(error)
+            }
         }
     }
 }

@@ -224,6 +224,7 @@ impl LinkedNode {
             allowed_from: Vec::new(),
             volumes: Vec::new(),
             processes: Vec::new(),
+            readers: Vec::new(),
         }
     }
 }

@@ -176,7 +176,10 @@ impl Node {
             } => {
                 if self.containers.contains_key(&container) {
                     self.streams.insert(stream, container);
-                    Ok(NodeReplyBody::Opened { window: 1 << 16 })
+                    Ok(NodeReplyBody::Opened {
+                        window: 1 << 16,
+                        input: None,
+                    })
                 } else {
                     Err(no_such())
                 }
@@ -357,6 +360,7 @@ fn described(spawn: &NodeSpawn) -> NodeContainer {
         allowed_from: Vec::new(),
         volumes: spawn.spec.volumes.clone(),
         processes: Vec::new(),
+        readers: Vec::new(),
     }
 }
 

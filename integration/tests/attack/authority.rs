@@ -216,7 +216,10 @@ async fn wrong_stream(target: &Target) {
     let teu_protocol::message::NodeRequestBody::Tunnel { stream, .. } = order.body else {
         panic!("not a tunnel: {order:?}");
     };
-    let result = Ok(NodeReplyBody::Opened { window: 1000 });
+    let result = Ok(NodeReplyBody::Opened {
+        window: 1000,
+        input: None,
+    });
     node.say(
         NodeToMaster::Reply {
             id: order.id,
@@ -232,6 +235,7 @@ async fn wrong_stream(target: &Target) {
             stream,
             channel: Channel::Main,
             cursor: 0,
+            from: None,
         };
         let bulk = vec![bytes::Bytes::from_static(b"forged")];
         wrong.say(NodeToMaster::Stream(frame), bulk).await;
@@ -242,6 +246,7 @@ async fn wrong_stream(target: &Target) {
         stream,
         channel: Channel::Main,
         cursor: 0,
+        from: None,
     };
     node.say(
         NodeToMaster::Stream(frame),

@@ -5,7 +5,7 @@
 //!      └───────────┴─────────────────────▲                   repeated until the node confirms it
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use teu_protocol::{
     ids::{AttachmentId, Digest, ProcessId, PublicKey, SessionId},
@@ -26,6 +26,8 @@ pub(crate) struct Container {
     pub(crate) layers: Vec<Digest>,
     /// Further processes that run.
     pub(crate) processes: BTreeMap<ProcessId, Bound>,
+    /// Attachments that may have places at its processes, which wait for them.
+    pub(crate) readers: BTreeSet<AttachmentId>,
     /// It is being destroyed.
     pub(crate) doom: Option<Doom>,
     /// The node has not said that it has it.
@@ -88,6 +90,7 @@ impl Container {
             lifetime: *lifetime,
             layers: Vec::new(),
             processes: BTreeMap::new(),
+            readers: BTreeSet::new(),
             doom: None,
             unconfirmed: false,
             linger_until_ms: None,

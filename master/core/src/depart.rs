@@ -85,6 +85,7 @@ impl Core {
                 self.doom(&container);
             } else {
                 self.condemn_processes(&container, Some(attachment));
+                self.release_readers(&container, attachment);
             }
         }
     }

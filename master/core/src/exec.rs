@@ -127,6 +127,7 @@ impl Core {
         };
         self.containers
             .update(&container, |c| c.processes.entry(id).or_insert(entry).to);
+        self.has_readers(&container, bound.filter(|_| process.reader.is_some()));
         let body = NodeRequestBody::Exec {
             container,
             id,

@@ -43,6 +43,7 @@ mod open;
 mod orders;
 mod outcome;
 mod placement;
+mod readers;
 mod ready;
 mod reconcile;
 mod refusals;

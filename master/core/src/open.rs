@@ -44,11 +44,14 @@ impl Core {
                 process,
                 from,
                 lossless,
+                place,
                 stream,
                 window,
             } => {
                 let owned = self.owned(caller, &container)?;
                 exec::is_made(&owned)?;
+                let owner = place.map(|_| caller.attachment);
+                self.has_readers(&container, owner);
                 let process = process.unwrap_or(container.main_process());
                 self.open_on(caller, &owned, (stream, window), |stream| {
                     NodeRequestBody::Attach {
@@ -56,6 +59,8 @@ impl Core {
                         process,
                         from,
                         lossless,
+                        place,
+                        owner,
                         follow: true,
                         input: true,
                         stream,
@@ -78,6 +83,8 @@ impl Core {
                         process: container.main_process(),
                         from,
                         lossless: false,
+                        place: None,
+                        owner: None,
                         follow,
                         input: false,
                         stream,

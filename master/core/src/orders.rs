@@ -66,6 +66,8 @@ pub(crate) enum Purpose {
         number: StreamId,
     },
     Resize,
+    /// Let processes go on whose reader's attachment ended.
+    ReleaseReaders,
     Allow {
         to: ContainerId,
         from: ContainerId,

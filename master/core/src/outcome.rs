@@ -51,9 +51,10 @@ impl Core {
                 let found = found.ok_or_else(refusals::no_container)?;
                 Ok(ReplyBody::Container(Box::new(found.info.clone())))
             }
-            (Purpose::Signal | Purpose::Resize | Purpose::Kill { .. }, NodeReplyBody::Done) => {
-                Ok(ReplyBody::Done)
-            }
+            (
+                Purpose::Signal | Purpose::Resize | Purpose::Kill { .. } | Purpose::ReleaseReaders,
+                NodeReplyBody::Done,
+            ) => Ok(ReplyBody::Done),
             (Purpose::Destroy(id), NodeReplyBody::Done) => {
                 self.destroyed(&order.node, &id);
                 Ok(ReplyBody::Done)
@@ -66,9 +67,9 @@ impl Core {
                 });
                 Ok(ReplyBody::Started(process))
             }
-            (Purpose::Open { client, number }, NodeReplyBody::Opened { window }) => {
+            (Purpose::Open { client, number }, NodeReplyBody::Opened { window, input }) => {
                 self.opened(order.node, (client, number), window)?;
-                Ok(ReplyBody::Opened { window })
+                Ok(ReplyBody::Opened { window, input })
             }
             (
                 Purpose::Import {
@@ -76,7 +77,7 @@ impl Core {
                     number,
                     volume,
                 },
-                NodeReplyBody::Opened { window },
+                NodeReplyBody::Opened { window, .. },
             ) => {
                 self.opened(order.node, (client, number), window)?;
                 Ok(ReplyBody::Importing { volume, window })
@@ -242,6 +243,7 @@ impl Core {
             | Purpose::Signal
             | Purpose::Kill { .. }
             | Purpose::Resize
+            | Purpose::ReleaseReaders
             | Purpose::Allow { .. }
             | Purpose::Disallow { .. }
             | Purpose::Detail(_) => {}

@@ -4,6 +4,8 @@
 //! must fit the node, and the freer node wins. Containers in flight count as promised at once, so
 //! that a hundred spawns in one second do not all land on the node that was idle before.
 
+use std::cmp::Reverse;
+
 use teu_protocol::{
     ids::NodeId,
     message::{NodeCapacity, NodeUsage, Refusal, RefusalCode, ResourceLimits},
@@ -85,13 +87,14 @@ pub(crate) fn choose(candidates: &[Candidate<'_>], wanted: Wanted<'_>) -> Result
         return Err(none("no node is up. `teu doctor` says why"));
     };
     let mut lacking = Vec::new();
-    let mut best: Option<(u64, NodeId)> = None;
+    let mut best: Option<((u64, Reverse<u64>), NodeId)> = None;
     for candidate in candidates {
         match fits(candidate, wanted) {
             Err(reason) => lacking.push(reason),
             Ok(()) => {
-                let score = score(candidate);
-                // Of equals the first by id: the choice must not depend on anything else.
+                // Of equals the one with fewer containers, then the first by id: the choice must not
+                // depend on anything else.
+                let score = (score(candidate), Reverse(candidate.promises.containers));
                 if best.is_none_or(|(top, _)| score > top) {
                     best = Some((score, candidate.id));
                 }

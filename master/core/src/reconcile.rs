@@ -128,9 +128,10 @@ impl Core {
         if bound {
             self.expect(found.session, found.attachment);
         }
-        for (_, attachment) in &found.processes {
-            if let Some(attachment) = attachment.filter(|_| self.is_restarting()) {
-                self.expect(found.session, attachment);
+        let bound = found.processes.iter().filter_map(|(_, to)| to.as_ref());
+        for attachment in bound.chain(&found.readers) {
+            if self.is_restarting() {
+                self.expect(found.session, *attachment);
             }
         }
         self.refresh(node, found);
@@ -184,6 +185,7 @@ impl Core {
         });
         self.container_is(node, &id, found.state);
         self.condemn_processes(&id, None);
+        self.refresh_readers(&id, &found.readers);
     }
 
     /// Rules for containers that are gone are taken back.

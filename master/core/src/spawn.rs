@@ -266,6 +266,12 @@ impl Core {
                 .map(|layer| layer.digest)
                 .collect(),
             processes: std::collections::BTreeMap::new(),
+            readers: spec
+                .process
+                .reader
+                .map(|_| caller.attachment)
+                .into_iter()
+                .collect(),
             doom: None,
             unconfirmed: true,
             linger_until_ms: None,

@@ -113,6 +113,7 @@ async fn set_up(client: Dialer, node: Dialer) -> (Client, Node, ContainerId) {
         allowed_from: Vec::new(),
         volumes: Vec::new(),
         processes: Vec::new(),
+        readers: Vec::new(),
     };
     let report = NodeReport {
         platform: "linux/amd64".into(),
@@ -221,6 +222,7 @@ async fn requests(
                 stream: STREAM,
                 channel: Channel::Main,
                 cursor: 0,
+                from: None,
             };
             bulk_sender
                 .send(ClientToMaster::Stream(frame), bulk.clone())
@@ -273,7 +275,10 @@ async fn serve_node((sender, mut receiver): Node) -> u64 {
         match receiver.recv().await.unwrap() {
             (MasterToNode::Request(order), _) => {
                 let body = match order.body {
-                    NodeRequestBody::Tunnel { .. } => NodeReplyBody::Opened { window: WINDOW },
+                    NodeRequestBody::Tunnel { .. } => NodeReplyBody::Opened {
+                        window: WINDOW,
+                        input: None,
+                    },
                     _ => NodeReplyBody::Done,
                 };
                 let reply = NodeToMaster::Reply {

@@ -19,7 +19,9 @@ mod connection;
 mod exit;
 mod link;
 mod log;
+mod output;
 mod payload;
+mod places;
 mod plan;
 mod process;
 mod reaper;
@@ -34,8 +36,10 @@ mod volumes;
 mod wire;
 
 pub use exit::{EXIT_FILE, ExitFileError, ExitRecord};
-pub use link::{KeeperLink, LinkError, StartError};
-pub use log::{Channel, HEADER_BYTES, LogChunk, LogReadError, LogReader, LogRecord, LogWriter};
+pub use link::{KeeperLink, LinkError, PlaceAsk, StartError};
+pub use log::{
+    Channel, HEADER_BYTES, LogChunk, LogReadError, LogReader, LogRecord, LogWriter, Spot,
+};
 pub use plan::{
     DEFAULT_PIDS, ExecPlan, HostEntry, IdRange, IoLimit, Limits, LogLimits, PreBootFile,
     ProcessPlan, RootPlan, StartPlan, TerminalSize, VolumeMountPlan,

@@ -10,7 +10,6 @@ mod outlet;
 mod stdin;
 mod tunnel;
 
-pub use attach::{AttachStream, open as open_attach};
+pub use attach::{AttachError, AttachStream, open as open_attach};
 pub use outlet::Outlet;
-pub use stdin::{StdinHandle, StdinTask};
 pub use tunnel::run as run_tunnel;

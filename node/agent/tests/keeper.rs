@@ -14,6 +14,8 @@ mod death;
 mod further;
 #[path = "keeper/odd_images.rs"]
 mod odd_images;
+#[path = "keeper/places.rs"]
+mod places;
 #[path = "keeper/reaping.rs"]
 mod reaping;
 #[path = "keeper/rig.rs"]

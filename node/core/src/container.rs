@@ -14,10 +14,10 @@
 mod life;
 mod wishes;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use teu_protocol::{
-    ids::{ContainerId, RequestId},
+    ids::{AttachmentId, ContainerId, RequestId},
     message::{
         Cause, ContainerState, ExitStatus, NodeEvent, NodeReplyBody, Refusal, RefusalCode,
         Termination,
@@ -87,6 +87,10 @@ enum Phase {
 pub(crate) struct Container {
     pub(crate) record: ContainerRecord,
     pub(crate) processes: Processes,
+    /// Attachments that (may) have places at its processes: the master says when they end.
+    pub(crate) readers: BTreeSet<AttachmentId>,
+    /// Those that ended before its first process began.
+    ended_readers: BTreeSet<AttachmentId>,
     phase: Phase,
     ended: Option<(Termination, u64)>,
     spawn_waits: Vec<RequestId>,
@@ -147,6 +151,8 @@ impl Container {
         Self {
             record,
             processes: Processes::default(),
+            readers: BTreeSet::new(),
+            ended_readers: BTreeSet::new(),
             phase,
             ended: None,
             spawn_waits: Vec::new(),
@@ -160,6 +166,30 @@ impl Container {
 
     pub(crate) fn id(&self) -> ContainerId {
         self.record.container
+    }
+
+    /// The attachment ended: no process waits for its places.
+    pub(crate) fn release_readers(&mut self, attachment: AttachmentId, out: &mut Out<'_>) {
+        let begins = self.starts() || self.phase == Phase::Asleep;
+        if self.readers.remove(&attachment) && begins {
+            self.ended_readers.insert(attachment);
+        }
+        let container = self.id();
+        out.effects.push(Effect::ReleaseReaders {
+            container,
+            attachment,
+        });
+    }
+
+    /// Its first process runs, and may have a place of an attachment that ended meanwhile.
+    pub(crate) fn release_ended_readers(&mut self, out: &mut Out<'_>) {
+        for attachment in std::mem::take(&mut self.ended_readers) {
+            let container = self.id();
+            out.effects.push(Effect::ReleaseReaders {
+                container,
+                attachment,
+            });
+        }
     }
 
     pub(crate) fn state(&self) -> ContainerState {

@@ -7,9 +7,9 @@
 use std::net::Ipv4Addr;
 
 use teu_protocol::{
-    ids::{ContainerId, ProcessId, RequestId, StreamId},
+    ids::{AttachmentId, ContainerId, ProcessId, RequestId, StreamId},
     image_config::signal::Signal,
-    message::{LogStart, NodeEvent, NodeReplyBody, Refusal, TermSize, Termination},
+    message::{LogStart, NodeEvent, NodeReplyBody, Place, Refusal, TermSize, Termination},
 };
 
 use crate::{
@@ -99,6 +99,13 @@ pub enum Effect {
     },
     /// Open a stream of a process's output and input. Answered by `Answered`.
     Attach(Attach),
+    /// An attachment ended: no process of the container waits for its places.
+    ReleaseReaders {
+        /// Where.
+        container: ContainerId,
+        /// Whose.
+        attachment: AttachmentId,
+    },
     /// Open a connection into a container. Answered by `Answered`.
     Tunnel {
         /// Whom to answer.
@@ -161,6 +168,10 @@ pub struct Attach {
     pub from: LogStart,
     /// The process waits for this reader.
     pub lossless: bool,
+    /// The client's place (the process waits for it).
+    pub place: Option<Place>,
+    /// The attachment that the place ends with.
+    pub owner: Option<AttachmentId>,
     /// Until the process ends.
     pub follow: bool,
     /// Forward input.

@@ -9,7 +9,7 @@ mod route;
 use std::{collections::BTreeMap, time::Duration};
 
 use teu_protocol::{
-    ids::{ContainerId, ProcessId, VolumeId},
+    ids::{AttachmentId, ContainerId, ProcessId, VolumeId},
     message::{
         ContainerState, NodeContainer, NodeVolume, ResourceLimits, VolumeMount, VolumeState,
     },
@@ -53,8 +53,16 @@ impl NodeCore {
 
     /// Takes over a container that an earlier agent left. Before the first input.
     /// `processes` are the further ones that its keeper has.
-    pub fn adopt(&mut self, record: ContainerRecord, found: Found, processes: &[ProcessId]) {
+    /// `readers` have places at them.
+    pub fn adopt(
+        &mut self,
+        record: ContainerRecord,
+        found: Found,
+        processes: &[ProcessId],
+        readers: &[AttachmentId],
+    ) {
         let mut container = Container::found(record, found);
+        container.readers.extend(readers);
         for id in processes {
             let known = container
                 .record
@@ -79,6 +87,7 @@ impl NodeCore {
         let told = |container: &Container| {
             let mut told = container.record.told(container.state());
             told.processes = container.processes.told(container.id());
+            told.readers = container.readers.iter().copied().collect();
             told
         };
         self.containers.values().map(told).collect()

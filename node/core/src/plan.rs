@@ -8,7 +8,7 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 use teu_protocol::{
-    ids::{AttachmentId, ContainerId, ProcessId},
+    ids::{AttachmentId, ContainerId, ProcessId, ReaderId},
     image_config::{
         ComposeError, ImageConfig, Overrides, compose,
         user::{self, Owner},
@@ -46,6 +46,8 @@ pub struct SpawnPlan {
     pub tty: Option<TermSize>,
     /// Standard input stays open.
     pub stdin: bool,
+    /// The place of the client that spawns it.
+    pub reader: Option<(ReaderId, AttachmentId)>,
     /// Killed this long after its start.
     pub timeout_ms: Option<u64>,
     /// An init of ours in front of the program.
@@ -83,6 +85,8 @@ pub struct ExecPlan {
     pub timeout_ms: Option<u64>,
     /// Ends with this attachment.
     pub bound: Option<AttachmentId>,
+    /// The place of the client that starts it.
+    pub reader: Option<(ReaderId, AttachmentId)>,
 }
 
 /// Plans a container for a node of `platform` (`linux/amd64`).
@@ -120,6 +124,7 @@ pub fn plan_spawn(spawn: &NodeSpawn, bulk: &[Bytes], platform: &str) -> Result<S
         hostname,
         tty: spec.process.tty,
         stdin: spec.process.stdin,
+        reader: spec.process.reader.map(|reader| (reader, spawn.attachment)),
         timeout_ms: spec.process.timeout_ms,
         init: spec.init,
         files: with_contents(&spec.files, bulk)?,
@@ -161,6 +166,8 @@ pub fn plan_exec(
         stdin: spec.stdin,
         timeout_ms: spec.timeout_ms,
         bound,
+        // What is bound to nobody could wait for ever.
+        reader: spec.reader.zip(bound),
     })
 }
 

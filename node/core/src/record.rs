@@ -182,6 +182,7 @@ impl ContainerRecord {
             allowed_from: self.allowed_from.clone(),
             volumes: self.volumes.clone(),
             processes: Vec::new(),
+            readers: Vec::new(),
         }
     }
 }

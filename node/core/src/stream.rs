@@ -8,7 +8,7 @@ mod credit;
 mod follower;
 
 pub use credit::{Overrun, ReceiveWindow, SendCredit};
-pub use follower::{FollowStep, Follower, LogProgress};
+pub use follower::{ACKNOWLEDGED_WITHIN, FollowStep, Follower, LogProgress};
 
 /// What a node grants on a stream towards it, and tops up to: at 10 ms of round trip this is
 /// 800 Mbit/s, at a LAN's 0.2 ms no limit at all; it bounds what a slow container makes us hold.

@@ -395,7 +395,9 @@ mod tests {
         assert_eq!((&*other.user, other.stop_signal), ("0:0", Signal::QUIT));
         assert_eq!(
             compose(&image, &wishes("SIGFOO")),
-            Err(ComposeError::UnknownSignal("SIGFOO".into()))
+            Err(ComposeError::UnknownSignal(
+                "SIGFOO".parse::<Signal>().unwrap_err()
+            ))
         );
     }
 

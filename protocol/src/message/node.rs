@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ContainerState, Finding, ImageManifest, Lifetime, LogStart, NodeCapacity, NodeUsage,
+    ContainerState, Finding, ImageManifest, Lifetime, LogStart, NodeCapacity, NodeUsage, Place,
     ProcessInfo, ProcessSpec, ResourceLimits, RollBack, SnapshotInfo, SnapshotSchedule, SpawnSpec,
     TermSize, Termination, TransferKey, VolumeMount, VolumeRecord, VolumeState, VolumeUsage,
 };
@@ -72,6 +72,12 @@ pub enum NodeRequestBody {
         from: LogStart,
         /// The process waits for this reader.
         lossless: bool,
+        /// The client's place.
+        #[serde(default)]
+        place: Option<Place>,
+        /// The attachment that the place ends with.
+        #[serde(default)]
+        owner: Option<AttachmentId>,
         /// Goes on until the process ends (else: what was written until now).
         follow: bool,
         /// Input is forwarded to the process.
@@ -80,6 +86,13 @@ pub enum NodeRequestBody {
         stream: StreamId,
         /// Credit granted to the node.
         window: u64,
+    },
+    /// → `Done`: the attachment ended, so no process of the container waits for its readers any more.
+    ReleaseReaders {
+        /// Where.
+        container: ContainerId,
+        /// Whose places.
+        attachment: AttachmentId,
     },
     /// → `Done`.
     Resize {
@@ -147,6 +160,9 @@ pub enum NodeReplyBody {
     Opened {
         /// Credit granted to the client.
         window: u64,
+        /// How many bytes of the client's input the node has.
+        #[serde(default)]
+        input: Option<u64>,
     },
     /// More about a container.
     Detail {
@@ -350,6 +366,9 @@ pub struct NodeContainer {
     pub volumes: Vec<VolumeMount>,
     /// Further processes that run, and the attachment that each is bound to.
     pub processes: Vec<(ProcessInfo, Option<AttachmentId>)>,
+    /// Attachments that have places at its processes.
+    #[serde(default)]
+    pub readers: Vec<AttachmentId>,
 }
 
 /// What a node tells unasked.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ContainerInfo, ImageInfo, ImageManifest, ProcessInfo, ProcessSpec, Refusal, RollBack,
+    ContainerInfo, ImageInfo, ImageManifest, Place, ProcessInfo, ProcessSpec, Refusal, RollBack,
     SnapshotInfo, SnapshotSchedule, SpawnSpec, TermSize, Termination, VolumeInfo, VolumeSpec,
     VolumeUsage,
 };
@@ -85,6 +85,10 @@ pub enum RequestBody {
         from: LogStart,
         /// The process waits for this reader when it is far behind, so nothing is lost.
         lossless: bool,
+        /// The client's place, which this stream takes over from the one that had it before. The
+        /// process waits for it until the client closes the stream, or its attachment ends.
+        #[serde(default)]
+        place: Option<Place>,
         /// The stream.
         stream: StreamId,
         /// Credit granted.
@@ -282,6 +286,10 @@ pub enum ReplyBody {
     Opened {
         /// Credit granted to the client.
         window: u64,
+        /// `Attach` with a place: how many bytes of the client's input the node has. Input goes on from
+        /// there. `None`: the node cannot tell.
+        #[serde(default)]
+        input: Option<u64>,
     },
     /// The stream is open for the blob's bytes from here on.
     Upload {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::VolumeMount;
-use crate::ids::{Digest, NodeId, Tag};
+use crate::ids::{Digest, NodeId, ReaderId, Tag};
 
 /// A container to spawn. The contents of `files` travel as the message's bulk, one after another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +81,10 @@ pub struct ProcessSpec {
     pub tty: Option<TermSize>,
     /// Standard input stays open (else it reads as empty).
     pub stdin: bool,
+    /// A place in its output for the client that starts it, from the first byte on: the process waits
+    /// when it is far ahead of the place. Taken over by `Attach`; ends with the attachment.
+    #[serde(default)]
+    pub reader: Option<ReaderId>,
     /// Milliseconds from its start until the node kills it, and all that it started (of a container:
     /// all that runs in it), with the cause `TimedOut`. 1 to 31,622,400,000 (366 days).
     #[serde(default)]

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Refusal, Termination};
-use crate::ids::StreamId;
+use crate::ids::{ReaderId, StreamId};
 
 /// Says something on a stream. Data's bytes are the message's bulk parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,13 @@ pub enum StreamFrame {
         stream: StreamId,
         /// Which of its channels.
         channel: Channel,
-        /// Process output: where in the process's log the next byte is; else 0.
+        /// Process output: how many bytes of output the process had written up to the end of this.
+        /// Standard input: how many bytes the client gave the process before this. Else 0.
         cursor: u64,
+        /// Process output: where this begins. If that is behind where the last `Data` ended, the bytes
+        /// in between are lost (the log no longer keeps them, or could not be written).
+        #[serde(default)]
+        from: Option<u64>,
     },
     /// The receiver may be sent this many further bytes.
     Credit {
@@ -36,6 +41,9 @@ pub enum StreamFrame {
         stream: StreamId,
         /// Which of its channels.
         channel: Channel,
+        /// Standard input: how many bytes the client gave the process in all. Else 0.
+        #[serde(default)]
+        cursor: u64,
     },
     /// The stream is over, both ways.
     Close {
@@ -63,20 +71,36 @@ impl StreamFrame {
     pub fn renumbered(self, to: StreamId) -> Self {
         match self {
             Self::Data {
-                channel, cursor, ..
+                channel,
+                cursor,
+                from,
+                ..
             } => Self::Data {
                 stream: to,
                 channel,
                 cursor,
+                from,
             },
             Self::Credit { bytes, .. } => Self::Credit { stream: to, bytes },
-            Self::Eof { channel, .. } => Self::Eof {
+            Self::Eof {
+                channel, cursor, ..
+            } => Self::Eof {
                 stream: to,
                 channel,
+                cursor,
             },
             Self::Close { end, .. } => Self::Close { stream: to, end },
         }
     }
+}
+
+/// A client's place at a process, as the stream that takes it over names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The place.
+    pub reader: ReaderId,
+    /// Grows with each stream of the place: what an older stream still says is not heard.
+    pub generation: u64,
 }
 
 /// Which of a stream's byte sequences.

@@ -1,15 +1,21 @@
 //! `teu logs`: what a container's program wrote.
 
+mod lines;
+
 use std::process::ExitCode;
 
 use clap::Args;
 use futures::StreamExt as _;
-use teu::LogStart;
+use teu::{Error, LogStart};
 
-use crate::{args::Globals, failure::Failure, stdio};
+use self::lines::Lines;
+use crate::{args::Globals, failure::Failure};
 
 /// Arguments of `teu logs`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Of each program's output the newest part is kept: 8 to 16 MiB, or what `teu run --log-size` says. Where bytes are \
+missing, a line on stderr tells how many. -f does not hold the program back; `teu run` and `teu exec` do.")]
 pub(crate) struct LogsArgs {
     /// Go on until the program ends
     #[arg(short, long)]
@@ -39,9 +45,15 @@ pub(crate) async fn run(globals: &Globals, args: LogsArgs) -> Result<ExitCode, F
     let from = args.tail.unwrap_or(LogStart::Oldest);
     let logs = container.logs(from, args.follow).await?;
     let mut logs = std::pin::pin!(logs);
+    let mut lines = Lines::new(args.tail.is_none());
     while let Some(chunk) = logs.next().await {
-        stdio::write(&chunk?)?;
+        match chunk {
+            Ok(chunk) => lines.write(&chunk)?,
+            Err(Error::OutputLost { bytes }) => lines.lost(bytes)?,
+            Err(error) => return Err(error.into()),
+        }
     }
+    lines.end();
     location.close().await;
     Ok(ExitCode::SUCCESS)
 }

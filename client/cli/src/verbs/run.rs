@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
-use teu::{Container, Lifetime, Location, SpawnBuilder};
+use teu::{Container, Lifetime, Location, Process, SpawnBuilder};
 
 use crate::{
     args::Globals,
@@ -125,22 +125,29 @@ pub(crate) async fn run(globals: &Globals, args: RunArgs) -> Result<ExitCode, Fa
     let location = super::connect(globals, "run").await?;
     let spawn = mount(&location, describe(&location, &args)?, &args.volume).await?;
     let stopper = crate::signals::Interrupts::listen().map_err(Failure::Terminal)?;
-    let container = tokio::select! {
-        container = spawn.start() => container?,
+    let background = args.detach || args.sleep;
+    let spawning = async {
+        if background {
+            return Ok((spawn.start().await?, None));
+        }
+        let (container, process) = spawn.start_attached().await?;
+        Ok::<_, teu::Error>((container, Some(process)))
+    };
+    let (container, process) = tokio::select! {
+        spawned = spawning => spawned?,
         () = stopper.clone().first() => {
             location.close().await;
             return Ok(ExitCode::from(130));
         }
     };
-    if args.detach || args.sleep {
-        detached(globals, &location, &container, &args.publish).await
-    } else {
-        let code = attached(&container, &args, stopper).await;
-        // Goodbye: the container and all that it held are gone before the shell prompts again.
-        let _ = container.destroy().await;
-        location.close().await;
-        code
-    }
+    let Some(process) = process else {
+        return detached(globals, &location, &container, &args.publish).await;
+    };
+    let code = attached(&container, process, &args, stopper).await;
+    // Goodbye: the container and all that it held are gone before the shell prompts again.
+    let _ = container.destroy().await;
+    location.close().await;
+    code
 }
 
 fn describe(location: &Location, args: &RunArgs) -> Result<SpawnBuilder, Failure> {
@@ -271,6 +278,7 @@ async fn detached(
 /// In the foreground: the terminal or the pipes are the program's until it ends.
 async fn attached(
     container: &Container,
+    process: Process,
     args: &RunArgs,
     stopper: crate::signals::Interrupts,
 ) -> Result<ExitCode, Failure> {
@@ -283,6 +291,5 @@ async fn attached(
         }
         tunnels.push(listening);
     }
-    let process = container.attach().await?;
     stdio::converse(process, args.interactive, args.tty, stopper).await
 }

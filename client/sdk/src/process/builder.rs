@@ -15,12 +15,16 @@ use teu_protocol::{
 
 use super::{Process, handle::KillOnDrop};
 use crate::{
-    Container,
+    Container, Signal,
     error::{Error, Result},
-    session::Patience,
+    session::{Claim, Patience},
 };
 
 const ATTEMPT: &str = "run the process";
+
+/// What [`ProcessBuilder::output`] collects unless told: more than any text that a program looks at as a
+/// whole, and far from what hurts a machine.
+const OUTPUT_LIMIT: u64 = 64 << 20;
 
 /// All that a process wrote, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +70,7 @@ impl CommandOutput {
 pub struct ProcessBuilder {
     container: Container,
     spec: ProcessSpec,
+    output_limit: u64,
     kill_on_drop: bool,
 }
 
@@ -77,6 +82,7 @@ impl ProcessBuilder {
                 args: Some(words),
                 ..ProcessSpec::default()
             },
+            output_limit: OUTPUT_LIMIT,
             kill_on_drop: false,
         }
     }
@@ -111,6 +117,13 @@ impl ProcessBuilder {
         self
     }
 
+    /// The most bytes, of both channels together, that [`ProcessBuilder::output`] collects; default:
+    /// 64 MiB.
+    pub const fn output_limit(mut self, bytes: u64) -> Self {
+        self.output_limit = bytes;
+        self
+    }
+
     /// Has the node kill it, and all that it started, when it has run for so long; its cause of death
     /// is then [`Cause::TimedOut`](crate::Cause::TimedOut), and its output so far is there to be read.
     /// Holds even if this program ends or loses its link. 1 ms to 366 days.
@@ -139,7 +152,8 @@ impl ProcessBuilder {
         self
     }
 
-    /// Runs it, attached; it ends when this program does.
+    /// Runs it, attached; it ends when this program does. It waits for its reader from its first byte on,
+    /// so nothing of its output is lost however slow that is.
     ///
     /// Not cancel-safe: dropped midway, it may run all the same, until this program ends.
     ///
@@ -148,10 +162,15 @@ impl ProcessBuilder {
     pub async fn start(self) -> Result<Process> {
         let (container, tty) = (self.container.clone(), self.spec.tty.is_some());
         let kill = self.kill_on_drop;
-        let id = self.launch(true).await?;
+        // The process waits for this place from its first byte on.
+        let reader = Claim::fresh_reader();
+        let mut this = self;
+        this.spec.reader = Some(reader);
+        let id = this.launch(true).await?;
         // From here on: also an attachment that does not come about is one that was dropped.
         let guard = kill.then(|| KillOnDrop::new(container.process(id)));
-        let process = Process::attach(container, Some(id), LogStart::Oldest, true, tty).await?;
+        let from = LogStart::Cursor(0);
+        let process = Process::attach(container, Some(id), from, true, tty, Some(reader)).await?;
         Ok(process.guarded(guard))
     }
 
@@ -168,8 +187,10 @@ impl ProcessBuilder {
     /// [`CommandOutput::termination`].
     ///
     /// # Errors
-    /// As [`ProcessBuilder::start`].
+    /// As [`ProcessBuilder::start`]; [`Error::OutputTooLarge`] if it writes more than the limit (it is
+    /// killed then); [`Error::OutputLost`] if not all of it can be had.
     pub async fn output(self) -> Result<CommandOutput> {
+        let limit = self.output_limit;
         let mut process = self.start().await?;
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         while let Some(chunk) = process.next_output().await {
@@ -180,6 +201,10 @@ impl ProcessBuilder {
                 &mut stdout
             };
             into.extend_from_slice(&chunk.bytes);
+            if (stdout.len() + stderr.len()) as u64 > limit {
+                process.signal(Signal::KILL).await.ok();
+                return Err(Error::OutputTooLarge { limit });
+            }
         }
         Ok(CommandOutput {
             termination: process.wait().await?,

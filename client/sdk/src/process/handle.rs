@@ -38,7 +38,7 @@ impl ProcessHandle {
 
     async fn attach_from(&self, from: LogStart, lossless: bool) -> Result<Process> {
         let (container, id) = (self.container.clone(), Some(self.id));
-        Process::attach(container, id, from, lossless, false).await
+        Process::attach(container, id, from, lossless, false, None).await
     }
 
     /// Sends it a signal.

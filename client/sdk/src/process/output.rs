@@ -19,12 +19,15 @@ use crate::stream::{Chunk, Unread};
 #[derive(Debug)]
 pub(super) enum Dealt {
     Data(Chunk),
+    /// So many bytes (of either channel) are missing here.
+    Lost(u64),
     End,
     Failed(String),
 }
 
 /// A process's standard output or error. It ends with `Ok(0)` only when the process has ended and every byte was
-/// read; anything else is an error.
+/// read; anything else is an error. After an error that holds [`crate::Error::OutputLost`] it goes on
+/// behind the gap.
 #[derive(Debug)]
 pub struct ProcessOutput {
     dealt: Option<mpsc::UnboundedReceiver<Dealt>>,
@@ -61,6 +64,10 @@ impl ProcessOutput {
             }
             match ready!(dealt.poll_recv(context)) {
                 Some(Dealt::Data(chunk)) => self.unread.put(chunk),
+                Some(Dealt::Lost(bytes)) => {
+                    let lost = crate::Error::OutputLost { bytes };
+                    return Poll::Ready(Err(io::Error::other(lost)));
+                }
                 Some(Dealt::End) => self.dealt = None,
                 Some(Dealt::Failed(why)) => return Poll::Ready(Err(io::Error::other(why))),
                 // The pump is gone without a word: the runtime stops.

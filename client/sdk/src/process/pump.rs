@@ -133,6 +133,11 @@ async fn run(
                     let _ = deal.send(Dealt::Data(chunk));
                 }
             }
+            Ok(Item::Lost(bytes)) => {
+                for deal in [&stdout, &stderr].into_iter().flatten() {
+                    let _ = deal.send(Dealt::Lost(bytes));
+                }
+            }
             Ok(Item::End(end)) => break Ok(end),
             Err(error) => break Err(error),
         }

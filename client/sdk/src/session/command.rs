@@ -2,10 +2,16 @@
 
 use bytes::Bytes;
 use teu_protocol::{
-    ids::{ContainerId, Digest, ProcessId, RequestId, StreamId, Tag, VolumeId},
-    message::{ImportTarget, LogStart, ReplyBody, RequestBody, StreamEnd},
+    ids::{ContainerId, Digest, ProcessId, ReaderId, RequestId, StreamId, Tag, VolumeId},
+    message::{ImportTarget, LogStart, Place, ReplyBody, RequestBody, StreamEnd},
 };
 use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use crate::{error::CloseReason, stream::Stream};
 
@@ -43,6 +49,35 @@ pub(crate) enum Command {
     Close { done: oneshot::Sender<()> },
 }
 
+/// This program's place at a process. Each stream of it is a new generation, which fences those
+/// before.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    reader: ReaderId,
+    generation: Arc<AtomicU64>,
+}
+
+impl Claim {
+    pub(crate) fn new(reader: ReaderId) -> Self {
+        Self {
+            reader,
+            generation: Arc::default(),
+        }
+    }
+
+    /// A name that nobody else has.
+    pub(crate) fn fresh_reader() -> ReaderId {
+        ReaderId::from_bytes(Uuid::now_v7().into_bytes())
+    }
+
+    fn next(&self) -> Place {
+        Place {
+            reader: self.reader,
+            generation: self.generation.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
+}
+
 /// A stream to open.
 #[derive(Debug, Clone)]
 pub(crate) enum StreamAsk {
@@ -51,6 +86,7 @@ pub(crate) enum StreamAsk {
         process: Option<ProcessId>,
         from: LogStart,
         lossless: bool,
+        claim: Claim,
     },
     Logs {
         container: ContainerId,
@@ -83,11 +119,13 @@ impl StreamAsk {
                 process,
                 from,
                 lossless,
+                claim,
             } => RequestBody::Attach {
                 container,
                 process,
                 from,
                 lossless,
+                place: Some(claim.next()),
                 stream,
                 window,
             },

@@ -211,6 +211,15 @@ impl FarEnd {
 
     /// Opens the stream that the client asks for next, granting `credit`.
     pub(crate) async fn open(&mut self, credit: u64) -> (RequestBody, StreamId, u64) {
+        self.open_with_input(credit, None).await
+    }
+
+    /// The same; so much of the client's input is there.
+    pub(crate) async fn open_with_input(
+        &mut self,
+        credit: u64,
+        input: Option<u64>,
+    ) -> (RequestBody, StreamId, u64) {
         let Request { id, body } = self.request().await;
         let (stream, window) = match &body {
             RequestBody::Attach { stream, window, .. }
@@ -219,7 +228,13 @@ impl FarEnd {
             | RequestBody::ExportVolume { stream, window, .. } => (*stream, *window),
             other => panic!("a stream was expected, not {other:?}"),
         };
-        self.reply(id, Ok(ReplyBody::Opened { window: credit }));
+        self.reply(
+            id,
+            Ok(ReplyBody::Opened {
+                window: credit,
+                input,
+            }),
+        );
         (body, stream, window)
     }
 
@@ -228,6 +243,7 @@ impl FarEnd {
             stream,
             channel,
             cursor,
+            from: Some(cursor.saturating_sub(bytes.len() as u64)),
         };
         self.say(
             MasterToClient::Stream(frame),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use teu_protocol::{
     flow::MAX_WINDOW_BYTES,
     ids::StreamId,
-    message::{SessionLimits, StreamEnd, StreamFrame},
+    message::{RefusalCode, SessionLimits, StreamEnd, StreamFrame},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::PollSender;
@@ -126,14 +126,17 @@ impl Streams {
         };
         let item = match frame {
             StreamFrame::Data {
-                channel, cursor, ..
+                channel,
+                cursor,
+                from,
+                ..
             } => {
                 let bytes = bulk.iter().map(Bytes::len).sum::<usize>() as u64;
                 if !entry.window.receive(bytes) {
                     return Err(StreamOffence("it sent more than it was granted"));
                 }
                 let window = Arc::clone(&entry.window);
-                StreamItem::Data(Chunk::new(channel, cursor, bulk, bytes, window))
+                StreamItem::Data(Chunk::new(channel, cursor, bulk, bytes, window).from(from))
             }
             StreamFrame::Credit { bytes, .. } => {
                 let granted = entry.credit.grant(bytes);
@@ -142,6 +145,12 @@ impl Streams {
             }
             StreamFrame::Eof { .. } => StreamItem::Eof,
             StreamFrame::Close { end, .. } => {
+                // The process goes on, and its input on the next stream.
+                let lost =
+                    matches!(&end, StreamEnd::Failed(why) if why.code == RefusalCode::NodeLost);
+                if lost {
+                    entry.credit.end(StreamOver::Lost);
+                }
                 let _ = entry.items.send(StreamItem::End(end));
                 self.remove(id);
                 return Ok(());

@@ -283,7 +283,7 @@ impl<T: Transport> SessionTask<T> {
                 let outcome = match result {
                     Ok(body) => {
                         let credit = match &body {
-                            ReplyBody::Opened { window }
+                            ReplyBody::Opened { window, .. }
                             | ReplyBody::Upload { window, .. }
                             | ReplyBody::Importing { window, .. } => *window,
                             _ => 0,

@@ -459,7 +459,13 @@ async fn an_open_that_nobody_waits_for_is_closed_when_it_comes() {
     let request = far.request().await;
     opened.abort();
     let _ = opened.await;
-    far.reply(request.id, Ok(ReplyBody::Opened { window: 1 }));
+    far.reply(
+        request.id,
+        Ok(ReplyBody::Opened {
+            window: 1,
+            input: None,
+        }),
+    );
     assert!(matches!(
         far.next_frame().await,
         (StreamFrame::Close { .. }, _)

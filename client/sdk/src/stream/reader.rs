@@ -18,6 +18,8 @@ pub(crate) struct Chunk {
     pub(crate) channel: Channel,
     /// Process output: where the next byte is in the process's log.
     pub(crate) cursor: u64,
+    /// Process output: where its first byte is.
+    pub(crate) from: Option<u64>,
     parts: VecDeque<Bytes>,
     bytes: u64,
     window: Arc<RecvWindow>,
@@ -35,10 +37,22 @@ impl Chunk {
         Self {
             channel,
             cursor,
+            from: None,
             parts: parts.into(),
             bytes,
             window,
         }
+    }
+
+    /// Process output that begins there.
+    pub(crate) const fn from(mut self, cursor: Option<u64>) -> Self {
+        self.from = cursor;
+        self
+    }
+
+    /// It only tells a cursor.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.bytes == 0
     }
 
     /// All that is left, as one.

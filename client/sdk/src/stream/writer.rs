@@ -5,7 +5,6 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -27,7 +26,8 @@ pub(crate) struct StreamWriter {
     taken: u64,
     /// Total of the bytes handed to the queue.
     sent: u64,
-    last_sent: Option<Instant>,
+    /// Standard input: what the process was given before this stream.
+    offset: u64,
     queue: PollSender<Outgoing>,
     guard: Arc<StreamGuard>,
 }
@@ -42,18 +42,30 @@ impl StreamWriter {
             credit,
             taken: 0,
             sent: 0,
-            last_sent: None,
+            offset: 0,
             queue,
             guard,
         }
     }
 
-    /// Whether bytes that were sent within `time` may not have been consumed at the far end:
-    /// `first_grant` is the credit that the stream was opened with.
-    pub(crate) fn is_uncertain(&self, first_grant: u64, time: Duration) -> bool {
-        let consumed = self.credit.total().saturating_sub(first_grant);
-        let recent = self.last_sent.is_some_and(|at| at.elapsed() < time);
-        self.sent > consumed && recent
+    /// The first byte of standard input on this stream is the process's byte number `offset`.
+    pub(crate) const fn begin_at(&mut self, offset: u64) {
+        self.offset = offset;
+    }
+
+    /// How many of the bytes that were sent the far end has taken: `first_grant` is the credit that the
+    /// stream was opened with.
+    pub(crate) fn taken_of(&self, first_grant: u64) -> u64 {
+        let taken = self.credit.total().saturating_sub(first_grant);
+        taken.min(self.sent)
+    }
+
+    /// What a frame of this channel says of its place.
+    fn cursor(&self, channel: Channel) -> u64 {
+        match channel {
+            Channel::Stdin => self.offset + self.sent,
+            _ => 0,
+        }
     }
 
     /// Sends all of `parts`, as credit allows. If it is cancelled, what is left in `parts` was not
@@ -134,6 +146,7 @@ impl StreamWriter {
         let frame = StreamFrame::Eof {
             stream: self.guard.stream,
             channel,
+            cursor: self.cursor(channel),
         };
         Poll::Ready(self.push(frame, Vec::new()))
     }
@@ -179,14 +192,15 @@ impl StreamWriter {
 
     fn put(&mut self, channel: Channel, bulk: Vec<Bytes>) -> Result<(), StreamOver> {
         let bytes = bulk.iter().map(Bytes::len).sum::<usize>() as u64;
+        let cursor = self.cursor(channel);
         self.taken -= bytes;
         self.sent += bytes;
-        self.last_sent = Some(Instant::now());
         self.push(
             StreamFrame::Data {
                 stream: self.guard.stream,
                 channel,
-                cursor: 0,
+                cursor,
+                from: None,
             },
             bulk,
         )

@@ -40,6 +40,7 @@ async fn half_close_is_respected_both_ways() {
     let eof = StreamFrame::Eof {
         stream,
         channel: Channel::Main,
+        cursor: 0,
     };
     assert_eq!(far.next_frame().await.0, eof);
     // We have said our last; the answer still comes.
@@ -61,6 +62,7 @@ async fn half_close_is_respected_both_ways() {
     far.frame(StreamFrame::Eof {
         stream,
         channel: Channel::Main,
+        cursor: 0,
     });
     assert_eq!(tcp.read(&mut [0; 1]).await.unwrap(), 0);
     tcp.write_all(b"still").await.unwrap();
@@ -242,6 +244,7 @@ async fn large_transfers_are_byte_exact_both_ways_at_once() {
     far.frame(StreamFrame::Eof {
         stream,
         channel: Channel::Main,
+        cursor: 0,
     });
     assert!(received == content);
     assert!(reading.await.unwrap().unwrap() == content);
@@ -260,6 +263,7 @@ async fn one_connection_without_a_listener() {
     far.frame(StreamFrame::Eof {
         stream,
         channel: Channel::Main,
+        cursor: 0,
     });
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.unwrap();

@@ -200,6 +200,7 @@ async fn an_export_ends_only_when_the_location_says_so() {
     scene.far.frame(StreamFrame::Eof {
         stream,
         channel: Channel::Main,
+        cursor: 0,
     });
     let mut piece = [0; PIECE.len()];
     export.read_exact(&mut piece).await.unwrap();
@@ -309,7 +310,14 @@ async fn an_import_is_done_when_the_node_says_so() {
     assert_eq!(scene.far.next_frame().await.1, PIECE);
     let (frame, _) = scene.far.next_frame().await;
     let channel = Channel::Main;
-    assert_eq!(frame, StreamFrame::Eof { stream, channel });
+    assert_eq!(
+        frame,
+        StreamFrame::Eof {
+            stream,
+            channel,
+            cursor: 0
+        }
+    );
     scene.far.close(stream, StreamEnd::Done);
     let request = scene.far.request().await;
     assert_eq!(

@@ -85,7 +85,8 @@ fn the_freer_node_wins() {
 
 #[test]
 fn a_busy_node_that_has_the_layers_does_not_take_everything() {
-    for busy_millis in [0, 1_000, 2_000, 4_000] {
+    // Containers that idle: only what they are promised tells them from none.
+    for (busy_millis, on_warm) in [(0, 8), (700, 8), (1_000, 2), (2_000, 0), (4_000, 0)] {
         let (mut warm, mut cold) = (node(1, "warm"), node(2, "cold"));
         warm.layers_present = 1_000;
         warm.usage.cpu_used_millis = busy_millis;
@@ -95,15 +96,20 @@ fn a_busy_node_that_has_the_layers_does_not_take_everything() {
             taken[usize::from(chosen) - 1] += 1;
             let winner = if chosen == 1 { &mut warm } else { &mut cold };
             winner.promises.add(&ANY.limits);
-            // What each of them does, as far as there are cores.
-            let used = winner.usage.cpu_used_millis + 500;
-            winner.usage.cpu_used_millis = used.min(4_000);
             winner.layers_present = 1_000;
         }
-        let [on_warm, on_cold] = taken;
-        assert!(on_cold >= 5, "{busy_millis}: {taken:?}");
-        assert_eq!(on_warm > 0, busy_millis < 4_000, "{busy_millis}: {taken:?}");
+        assert_eq!(taken, [on_warm, 12 - on_warm], "{busy_millis} in use");
     }
+}
+
+#[test]
+fn of_nodes_that_are_full_the_one_with_fewer_containers_wins() {
+    let (mut a, mut b) = (node(1, "a"), node(2, "b"));
+    for full in [&mut a, &mut b] {
+        full.usage.cpu_used_millis = 4_000;
+    }
+    a.promises.add(&ANY.limits);
+    assert_eq!(chosen(&[a, b], ANY), 2);
 }
 
 #[test]

@@ -143,6 +143,7 @@ pub(crate) fn as_reported(spawn: &NodeSpawn, ip: Ipv4Addr) -> NodeContainer {
         allowed_from: Vec::new(),
         volumes: spawn.spec.volumes.clone(),
         processes: Vec::new(),
+        readers: Vec::new(),
     }
 }
 

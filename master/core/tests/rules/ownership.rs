@@ -40,6 +40,7 @@ fn everything_about(container: ContainerId) -> Vec<RequestBody> {
             process: None,
             from: LogStart::Oldest,
             lossless: true,
+            place: None,
             stream,
             window,
         },

@@ -39,7 +39,10 @@ fn ordered(
     (order.id, stream)
 }
 
-const OPENED: NodeReplyBody = NodeReplyBody::Opened { window: 2_000 };
+const OPENED: NodeReplyBody = NodeReplyBody::Opened {
+    window: 2_000,
+    input: None,
+};
 
 fn unrouted(effects: &[Effect], client: ConnectionId, stream: u64) -> bool {
     effects.iter().any(|effect| {
@@ -73,7 +76,10 @@ fn the_route_comes_before_the_reply_with_both_windows() {
     assert_eq!((n.connection, n.stream, n.window), (node, number, 2_000));
     assert_eq!(
         reply(&effects[1..], client).result,
-        Ok(ReplyBody::Opened { window: 2_000 })
+        Ok(ReplyBody::Opened {
+            window: 2_000,
+            input: None
+        })
     );
 }
 

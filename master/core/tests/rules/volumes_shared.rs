@@ -102,7 +102,14 @@ fn an_export_is_routed_with_the_accounts_own_key() {
             panic!("{asked:?}")
         };
         keys.push(key);
-        let effects = house.node_replies(node, id, Ok(NodeReplyBody::Opened { window: 1 }));
+        let effects = house.node_replies(
+            node,
+            id,
+            Ok(NodeReplyBody::Opened {
+                window: 1,
+                input: None,
+            }),
+        );
         assert!(
             matches!(effects[0], Effect::Route { client: c, node: n }
                 if c.connection == client && c.stream == StreamId(4) && c.window == 1_000
@@ -111,7 +118,10 @@ fn an_export_is_routed_with_the_accounts_own_key() {
         );
         assert_eq!(
             reply(&effects, client).result,
-            Ok(ReplyBody::Opened { window: 1 })
+            Ok(ReplyBody::Opened {
+                window: 1,
+                input: None
+            })
         );
     }
     assert!(keys[0] == keys[1] && keys[0] != keys[2]);
@@ -140,7 +150,14 @@ fn an_import_is_a_volume_once_its_node_says_so() {
     else {
         panic!("{asked:?}")
     };
-    let effects = house.node_replies(node, id, Ok(NodeReplyBody::Opened { window: 64 }));
+    let effects = house.node_replies(
+        node,
+        id,
+        Ok(NodeReplyBody::Opened {
+            window: 64,
+            input: None,
+        }),
+    );
     let importing = ReplyBody::Importing {
         volume: record.id,
         window: 64,
@@ -168,7 +185,14 @@ fn an_import_that_is_cut_off_leaves_the_name_free() {
     let (mut house, [node, _]) = House::open();
     let (client, ready) = house.client(ALICE, SessionAsk::New, attachment(1));
     let (id, _) = volume_order(&house.ask(client, import()), node);
-    house.node_replies(node, id, Ok(NodeReplyBody::Opened { window: 64 }));
+    house.node_replies(
+        node,
+        id,
+        Ok(NodeReplyBody::Opened {
+            window: 64,
+            input: None,
+        }),
+    );
     let taken = house.ask(client, create(tagged("data")));
     assert_eq!(refusal(&taken, client).code, RefusalCode::TagTaken);
     house.input(Input::StreamClosed {
@@ -180,7 +204,14 @@ fn an_import_that_is_cut_off_leaves_the_name_free() {
     let full = teu_protocol::message::Refusal::new(RefusalCode::NoSpace, "full");
     house.node_replies(node, id, Err(full));
     let (id, _) = volume_order(&house.ask(client, import()), node);
-    house.node_replies(node, id, Ok(NodeReplyBody::Opened { window: 64 }));
+    house.node_replies(
+        node,
+        id,
+        Ok(NodeReplyBody::Opened {
+            window: 64,
+            input: None,
+        }),
+    );
     house.disconnect(client);
     let (client, _) = house.client(ALICE, resume(&ready), attachment(1));
     created(&mut house, client, node, create(tagged("data")));

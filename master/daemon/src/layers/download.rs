@@ -157,6 +157,7 @@ impl Transfers {
                     stream,
                     channel,
                     cursor: 0,
+                    from: None,
                 };
                 if !order.peer.push_frame(frame, vec![bytes]) {
                     return Err(Some(node_reads_too_slowly()));

@@ -50,6 +50,7 @@ async fn send(client: &mut Client, bytes: &[u8]) -> StreamEnd {
             stream: STREAM,
             channel: Channel::Main,
             cursor: 0,
+            from: None,
         };
         client
             .send_frame(frame, vec![Bytes::copy_from_slice(now)])
@@ -187,6 +188,7 @@ async fn an_upload_goes_on_where_its_connection_was_lost() {
         stream: STREAM,
         channel: Channel::Main,
         cursor: 0,
+        from: None,
     };
     first
         .send_frame(frame, vec![Bytes::copy_from_slice(&bytes[..1_100_000])])
@@ -244,6 +246,7 @@ async fn what_one_account_has_sent_is_not_anothers() {
         stream: STREAM,
         channel: Channel::Main,
         cursor: 0,
+        from: None,
     };
     ann.send_frame(frame, vec![Bytes::copy_from_slice(&bytes[..1_100_000])])
         .await;

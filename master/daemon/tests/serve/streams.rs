@@ -18,6 +18,7 @@ fn data(stream: StreamId) -> StreamFrame {
         stream,
         channel: Channel::Main,
         cursor: 0,
+        from: None,
     }
 }
 
@@ -49,6 +50,7 @@ async fn tunnel(
     assert_eq!(window, client_window);
     let result = Ok(NodeReplyBody::Opened {
         window: node_window,
+        input: None,
     });
     node.send(
         NodeToMaster::Reply {
@@ -97,6 +99,7 @@ async fn bytes_go_both_ways_renumbered_and_in_order() {
             StreamFrame::Eof {
                 stream: STREAM,
                 channel: Channel::Main,
+                cursor: 0,
             },
             vec![],
         )

@@ -337,6 +337,7 @@ impl Node {
             allowed_from: Vec::new(),
             volumes: Vec::new(),
             processes: Vec::new(),
+            readers: Vec::new(),
         }
     }
 }

@@ -48,8 +48,9 @@ pub enum Event {
     Opened {
         /// The order to answer.
         request: RequestId,
-        /// The credit granted, and the stream's task, which waits for the reply to leave.
-        result: Result<(u64, oneshot::Sender<()>), Refusal>,
+        /// The credit granted, how much of the client's input there is (if that is known), and the
+        /// stream's task, which waits for the reply to leave.
+        result: Result<(u64, Option<u64>, oneshot::Sender<()>), Refusal>,
     },
     /// For the core as it is.
     Core(Input),

@@ -37,9 +37,9 @@ impl Agent {
                 }
             }
             Event::Opened { request, result } => {
-                let result = result.map(|(window, start)| {
+                let result = result.map(|(window, input, start)| {
                     self.starts.insert(request, start);
-                    NodeReplyBody::Opened { window }
+                    NodeReplyBody::Opened { window, input }
                 });
                 self.input(Input::Answered { request, result });
                 // Still there: nobody waits for the answer any more, so nothing begins.

@@ -159,6 +159,10 @@ impl Agent {
                 self.resize(request, container, process, size);
             }
             Effect::Attach(attach) => self.attach(attach),
+            Effect::ReleaseReaders {
+                container,
+                attachment,
+            } => self.release_readers(container, attachment),
             Effect::Tunnel {
                 request,
                 container,

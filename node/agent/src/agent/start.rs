@@ -357,9 +357,11 @@ impl Agent {
         let mut entry = Entry::default();
         let mut processes = Vec::new();
         let mut ended = Vec::new();
+        let mut readers = Vec::new();
         match keeper {
             Some((keeper, hello)) => {
                 (processes, ended) = adopt_processes(container, &mut entry, &hello);
+                readers.extend(hello.processes.iter().flat_map(|one| one.readers.iter()));
                 if let Some(ip) = stored.record.ip {
                     let net = self.slot_net(stored.slot.clone(), ip);
                     let gone = watch_keeper(&self.yard, container, &keeper);
@@ -383,7 +385,7 @@ impl Agent {
         entry.process(container.main_process());
         self.table.insert(container, entry);
         tracing::info!(%container, ?found, "taken over");
-        self.core.adopt(stored.record, found, &processes);
+        self.core.adopt(stored.record, found, &processes, &readers);
         for input in ended {
             self.input(input);
         }

@@ -110,7 +110,7 @@ impl LayerBlob {
                 return Err(io::Error::other(refusal));
             }
             Some(Inbound::Close(_)) => return Err(io::ErrorKind::ConnectionReset.into()),
-            Some(Inbound::Eof(_) | Inbound::Credit(_)) => {}
+            Some(Inbound::Eof(..) | Inbound::Credit(_)) => {}
             None => {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,

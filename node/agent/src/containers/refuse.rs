@@ -45,12 +45,16 @@ pub fn refuse_start(error: &StartError) -> Refusal {
             step: StartStep::ResolveUser | StartStep::MakeWorkingDirectory,
             ..
         } => RefusalCode::BadRequest,
-        Keeper::NotRunning | Keeper::NoTerminal => RefusalCode::WrongState,
+        Keeper::NotRunning | Keeper::NoTerminal | Keeper::Superseded => RefusalCode::WrongState,
         Keeper::NoSuchProcess => RefusalCode::NotFound,
-        Keeper::TooManyProcesses | Keeper::PidsLimit { .. } => RefusalCode::LimitReached,
-        Keeper::Failed { .. } | Keeper::NotWarm | Keeper::ProcessExists | Keeper::StdinOverrun => {
-            RefusalCode::Internal
+        Keeper::TooManyProcesses | Keeper::TooManyReaders | Keeper::PidsLimit { .. } => {
+            RefusalCode::LimitReached
         }
+        Keeper::Failed { .. }
+        | Keeper::NotWarm
+        | Keeper::ProcessExists
+        | Keeper::StdinOverrun
+        | Keeper::InputMissing { .. } => RefusalCode::Internal,
     };
     let cure = match refusal {
         Keeper::CommandNotFound { .. } => {

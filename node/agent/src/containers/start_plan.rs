@@ -9,7 +9,10 @@ use teu_node_core::{
     plan::{ExecPlan, SpawnPlan},
     record::ProcessRecord,
 };
-use teu_protocol::message::{ResourceLimits, TermSize};
+use teu_protocol::{
+    ids::{AttachmentId, ReaderId},
+    message::{ResourceLimits, TermSize},
+};
 
 use crate::{
     keeper::{
@@ -70,7 +73,7 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
         process: ProcessPlan {
             timeout_ms: plan.timeout_ms,
             init: plan.init,
-            ..process_plan(&plan.record.process, plan.tty, plan.stdin)
+            ..process_plan(&plan.record.process, plan.tty, plan.stdin, plan.reader)
         },
         files: files.collect(),
         hosts: Vec::new(),
@@ -88,7 +91,7 @@ pub(super) fn start_plan(plan: &SpawnPlan, place: Place<'_>) -> StartPlan {
 pub fn exec_plan(plan: &ExecPlan) -> keeper::ExecPlan {
     let process = ProcessPlan {
         timeout_ms: plan.timeout_ms,
-        ..process_plan(&plan.process, plan.tty, plan.stdin)
+        ..process_plan(&plan.process, plan.tty, plan.stdin, plan.reader)
     };
     keeper::ExecPlan {
         id: plan.id,
@@ -96,7 +99,12 @@ pub fn exec_plan(plan: &ExecPlan) -> keeper::ExecPlan {
     }
 }
 
-fn process_plan(process: &ProcessRecord, tty: Option<TermSize>, stdin: bool) -> ProcessPlan {
+fn process_plan(
+    process: &ProcessRecord,
+    tty: Option<TermSize>,
+    stdin: bool,
+    reader: Option<(ReaderId, AttachmentId)>,
+) -> ProcessPlan {
     let env = process.env.iter().map(|entry| {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         (name.to_owned(), value.to_owned())
@@ -111,6 +119,7 @@ fn process_plan(process: &ProcessRecord, tty: Option<TermSize>, stdin: bool) -> 
             columns: size.cols,
         }),
         open_stdin: stdin,
+        reader,
         timeout_ms: None,
         init: false,
     }

@@ -2,19 +2,18 @@
 //!
 //! Owner: the event loop. Invariant: an entry exists from `Prepare` until the container is gone.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use teu_node_core::stream::LogProgress;
 use teu_protocol::{
     ids::{ContainerId, ProcessId},
     message::Termination,
 };
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     keeper::{KeeperEvent, KeeperLink},
-    streams::{StdinHandle, StdinTask},
     sys::net::SlotNet,
 };
 
@@ -33,14 +32,12 @@ pub struct ProcessProgress {
 #[derive(Debug)]
 pub struct ProcessEntry {
     progress: watch::Sender<ProcessProgress>,
-    stdin: Option<StdinHandle>,
 }
 
 impl ProcessEntry {
     fn new(progress: ProcessProgress) -> Self {
         Self {
             progress: watch::Sender::new(progress),
-            stdin: None,
         }
     }
 
@@ -48,14 +45,6 @@ impl ProcessEntry {
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<ProcessProgress> {
         self.progress.subscribe()
-    }
-
-    /// To feed it.
-    pub fn stdin(&mut self, keeper: &KeeperLink, process: ProcessId) -> StdinHandle {
-        let progress = self.progress();
-        self.stdin
-            .get_or_insert_with(|| StdinTask::start(keeper.clone(), process, progress))
-            .clone()
     }
 }
 
@@ -77,6 +66,8 @@ pub struct Entry {
     pub sandbox: Option<Sandbox>,
     /// By id; the first process included.
     pub processes: HashMap<ProcessId, ProcessEntry>,
+    /// Read by streams that are being opened, written by who must come after them.
+    pub opening: Arc<RwLock<()>>,
     /// Cancelled when nobody wants it while it is prepared.
     pub unwanted: CancellationToken,
     /// Cancelled when its connections must end.
@@ -125,7 +116,6 @@ impl Entry {
     /// A process ended: followers may finish.
     pub fn ended(&mut self, process: ProcessId, termination: Termination) {
         if let Some(entry) = self.processes.get_mut(&process) {
-            entry.stdin = None;
             entry.progress.send_modify(|progress| {
                 progress.log.ended.get_or_insert(termination);
             });

@@ -4,6 +4,10 @@
 //! request is answered or fails with [`LinkError::Gone`]; events are merged, never dropped, so an
 //! agent that is slow to read them holds a bounded number: at most four for each process.
 
+mod place;
+
+pub use place::PlaceAsk;
+
 use std::{
     collections::{HashMap, VecDeque},
     io,
@@ -72,6 +76,8 @@ struct Call {
 #[derive(Debug, Clone)]
 pub struct KeeperLink {
     keeper_pid: i32,
+    /// Of the keeper: see [`VERSION`](super::wire::VERSION).
+    version: u32,
     /// Names the keeper for good, whoever gets its number later. `None`: it died at once.
     pidfd: Option<Arc<OwnedFd>>,
     /// Of the container's first process; 0 before there is one.
@@ -115,6 +121,7 @@ impl KeeperLink {
         tokio::spawn(task.run());
         let link = Self {
             keeper_pid: hello.keeper_pid,
+            version: hello.version,
             pidfd: open_pidfd(hello.keeper_pid).map(Arc::new),
             init_pid: Arc::new(AtomicI32::new(main_pid(&hello).unwrap_or(0))),
             calls,
@@ -178,7 +185,7 @@ impl KeeperLink {
                 Ok(started)
             }
             Outcome::Refused(refusal) => Err(refusal.into()),
-            Outcome::Done => Err(LinkError::Gone.into()),
+            _ => Err(LinkError::Gone.into()),
         }
     }
 
@@ -190,7 +197,7 @@ impl KeeperLink {
         match self.ask(RequestBody::Exec(Box::new(plan))).await? {
             Outcome::Started(started) => Ok(started),
             Outcome::Refused(refusal) => Err(refusal.into()),
-            Outcome::Done => Err(LinkError::Gone.into()),
+            _ => Err(LinkError::Gone.into()),
         }
     }
 
@@ -230,7 +237,7 @@ impl KeeperLink {
         .await
     }
 
-    /// Gives a process input; with `eof`, the last. The caller stays within
+    /// Gives a process input that belongs to no place; with `eof`, the last. The caller stays within
     /// [`STDIN_WINDOW`](super::STDIN_WINDOW) bytes of the latest [`KeeperEvent::StdinConsumed`].
     ///
     /// # Errors
@@ -245,25 +252,6 @@ impl KeeperLink {
             process,
             bytes: bytes.into(),
             eof,
-        })
-        .await
-    }
-
-    /// A lossless follower has everything before `cursor`; `None` ends it. While it lags more than
-    /// [`FOLLOWER_LAG_MAX`](super::FOLLOWER_LAG_MAX), the process waits when it writes.
-    ///
-    /// # Errors
-    /// `NoSuchProcess`.
-    pub async fn ack(
-        &self,
-        process: ProcessId,
-        follower: u64,
-        cursor: Option<u64>,
-    ) -> Result<(), StartError> {
-        self.done(RequestBody::Ack {
-            process,
-            follower,
-            cursor,
         })
         .await
     }
@@ -295,8 +283,8 @@ impl KeeperLink {
 
     async fn done(&self, body: RequestBody) -> Result<(), StartError> {
         match self.ask(body).await? {
-            Outcome::Done | Outcome::Started(_) => Ok(()),
             Outcome::Refused(refusal) => Err(refusal.into()),
+            _ => Ok(()),
         }
     }
 

@@ -6,8 +6,9 @@
 use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
+use teu_node_core::stream::ACKNOWLEDGED_WITHIN;
 use teu_protocol::{
-    ids::{ContainerId, ProcessId},
+    ids::{AttachmentId, ContainerId, ProcessId, ReaderId},
     image_config::user::{IdInContainer, Owner},
 };
 
@@ -96,8 +97,11 @@ pub struct ProcessPlan {
     pub user: String,
     /// With a terminal of this size, or with pipes.
     pub tty: Option<TerminalSize>,
-    /// Whether stdin is a pipe that [`stdin`](super::KeeperLink::stdin) feeds, or `/dev/null`.
+    /// Whether stdin is a pipe that [`input`](super::KeeperLink::input) feeds, or `/dev/null`.
     pub open_stdin: bool,
+    /// The place of the client that starts it, at its first byte of output.
+    #[serde(default)]
+    pub reader: Option<(ReaderId, AttachmentId)>,
     /// From its start until it is killed, with all that it started.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
@@ -221,6 +225,23 @@ pub struct LogLimits {
     pub segment_bytes: u64,
     pub segments: u32,
 }
+
+impl LogLimits {
+    /// How far a place may lag before its process has to wait: what it has not read is never rotated
+    /// away. One full segment is always kept; a reader's acknowledgement is up to
+    /// [`ACKNOWLEDGED_WITHIN`] late.
+    #[must_use]
+    pub fn lag_max(self) -> u64 {
+        let kept = self
+            .segment_bytes
+            .saturating_sub(ACKNOWLEDGED_WITHIN + LAG_SLACK);
+        // In a smaller log a late acknowledgement would stop the process for ever.
+        kept.clamp(ACKNOWLEDGED_WITHIN + LAG_SLACK, super::FOLLOWER_LAG_MAX)
+    }
+}
+
+/// Records that are under way while a process is found to be ahead, and their headers.
+const LAG_SLACK: u64 = 256 << 10;
 
 impl Default for LogLimits {
     fn default() -> Self {

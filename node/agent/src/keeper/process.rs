@@ -1,27 +1,27 @@
 //! One process of a container as its keeper sees it: pipes, log, followers, end.
 //!
 //! Owner: the supervisor. Invariant: a process is reported as ended only after all that it wrote is
-//! in its log; nobody's slowness but a lossless follower's ever stops it.
+//! in its log, or kept for its readers if that cannot be written; nothing but a place that is far behind
+//! ever stops it. Next: `places`, `output`.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use teu_protocol::ids::ProcessId;
+use teu_protocol::ids::{AttachmentId, ProcessId};
 
 use super::{
-    log::{Channel, LogWriter, RECORD_MAX},
+    log::{Channel, LogRecord, LogWriter, RECORD_MAX},
+    output::Output,
     payload::ChildStdio,
-    wire::{ExitStatus, FOLLOWER_LAG_MAX, ProcessExit, ProcessState, Refusal, STDIN_WINDOW},
+    places::{Places, Speaker},
+    wire::{ExitStatus, ProcessExit, ProcessState, Refusal, STDIN_WINDOW},
 };
 use crate::sys::cgroup::Cgroup;
 
-/// A follower whose agent went away counts for this long: time for a restart and a new
-/// acknowledgement.
-const FOLLOWER_GRACE: Duration = Duration::from_secs(60);
 /// What may still be in a pipe when its writer has died: its largest size.
 const FINAL_DRAIN_MAX: usize = 1 << 20;
 /// Ends a terminal's input (VEOF), as its user would.
@@ -67,12 +67,6 @@ fn nonblocking(fd: impl AsFd) -> io::Result<()> {
     )?)
 }
 
-struct Follower {
-    cursor: u64,
-    /// Set while no agent is connected that could move it.
-    expires: Option<Instant>,
-}
-
 /// See the module.
 pub(super) struct Process {
     pub id: ProcessId,
@@ -86,16 +80,17 @@ pub(super) struct Process {
     /// When it is to be killed.
     pub deadline: Option<Instant>,
     pub timed_out: bool,
-    pub outputs: Vec<(OwnedFd, Channel)>,
+    /// Standard output first; a closed one is `None`.
+    pub outputs: Vec<Option<(OwnedFd, Channel)>>,
     pub terminal: Option<OwnedFd>,
     stdin: Option<OwnedFd>,
     stdin_queue: VecDeque<u8>,
     stdin_eof: bool,
     stdin_consumed: u64,
-    log: LogWriter,
+    output: Output,
     /// The end cursor that the agent was told.
     pub announced_end: u64,
-    followers: HashMap<u64, Follower>,
+    pub places: Places,
     /// Reaped, maybe not reported yet.
     pub ended: Option<ExitStatus>,
     pub exit: Option<ProcessExit>,
@@ -114,8 +109,8 @@ impl Process {
         let mut process = Self::new(id, pid, log);
         process.stdin = open_stdin.then_some(pipes.stdin);
         process.outputs = vec![
-            (pipes.stdout, Channel::Stdout),
-            (pipes.stderr, Channel::Stderr),
+            Some((pipes.stdout, Channel::Stdout)),
+            Some((pipes.stderr, Channel::Stderr)),
         ];
         process
     }
@@ -134,7 +129,7 @@ impl Process {
         } else {
             None
         };
-        process.outputs = vec![(master.try_clone()?, Channel::Stdout)];
+        process.outputs = vec![Some((master.try_clone()?, Channel::Stdout))];
         process.terminal = Some(master);
         Ok(process)
     }
@@ -158,8 +153,8 @@ impl Process {
             stdin_eof: false,
             stdin_consumed: 0,
             announced_end: log.end(),
-            log,
-            followers: HashMap::new(),
+            output: Output::new(log),
+            places: Places::default(),
             ended: None,
             exit: None,
             told: false,
@@ -170,9 +165,10 @@ impl Process {
         ProcessState {
             id: self.id,
             pid: self.pid,
-            log_end: self.log.end(),
+            log_end: self.output.end(),
             stdin_consumed: self.stdin_consumed,
             exit: self.exit,
+            readers: self.places.owners(),
         }
     }
 
@@ -193,91 +189,105 @@ impl Process {
     }
 
     pub(super) const fn log_end(&self) -> u64 {
-        self.log.end()
+        self.output.end()
     }
 
     // Output.
 
-    /// Whether a lossless follower lags so far that the process has to wait.
+    /// Whether a place lags so far that the process has to wait; also when there is no room for what
+    /// the place has not read and the log cannot hold.
     pub(super) fn is_paused(&self) -> bool {
-        self.followers
-            .values()
-            .map(|one| one.cursor)
-            .min()
-            .is_some_and(|slowest| self.log.end().saturating_sub(slowest) > FOLLOWER_LAG_MAX)
+        self.places.slowest().is_some_and(|slowest| {
+            let lag = self.output.end().saturating_sub(slowest);
+            lag > self.output.lag_max() || (lag > 0 && self.output.is_full())
+        })
     }
 
     /// Moves one read's worth of output into the log. A closed stream is forgotten.
     pub(super) fn read_output(&mut self, index: usize, buffer: &mut [u8; RECORD_MAX]) -> usize {
-        let Some((fd, channel)) = self.outputs.get(index) else {
+        let Some(output) = self.outputs.get_mut(index) else {
+            return 0;
+        };
+        let Some((fd, channel)) = output else {
             return 0;
         };
         match rustix::io::read(fd, &mut buffer[..]) {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => 0,
             // A terminal says EIO when its last user has closed it.
             Ok(0) | Err(_) => {
-                self.outputs.remove(index);
+                *output = None;
                 0
             }
             Ok(got) => {
-                // A full disk loses output, not the container.
-                let _ = self.log.append(*channel, unix_ms(), &buffer[..got]);
+                let is_read = self.places.slowest().is_some();
+                self.output
+                    .take(*channel, unix_ms(), &buffer[..got], is_read);
                 got
             }
         }
     }
 
-    /// After the process's end: all that it left in its pipes.
+    /// After the process's end: all that it left in its pipes. The channels take turns, so that neither
+    /// moves far ahead of the other.
     pub(super) fn drain_output(&mut self, buffer: &mut [u8; RECORD_MAX]) {
-        let mut index = 0;
-        while index < self.outputs.len() {
-            let (before, mut drained) = (self.outputs.len(), 0);
-            loop {
-                let got = self.read_output(index, buffer);
-                drained += got;
-                if got == 0 || drained >= FINAL_DRAIN_MAX {
-                    break;
+        let mut left = vec![FINAL_DRAIN_MAX; self.outputs.len()];
+        loop {
+            let mut got_any = false;
+            for (index, left) in left.iter_mut().enumerate() {
+                if *left > 0 {
+                    let got = self.read_output(index, buffer);
+                    *left = left.saturating_sub(got);
+                    got_any |= got > 0;
                 }
             }
-            if self.outputs.len() == before {
-                index += 1;
+            if !got_any {
+                return;
             }
         }
     }
 
-    pub(super) fn acknowledge(&mut self, follower: u64, cursor: Option<u64>) {
-        match cursor {
-            Some(cursor) => {
-                self.followers.insert(
-                    follower,
-                    Follower {
-                        cursor,
-                        expires: None,
-                    },
-                );
-            }
-            None => {
-                self.followers.remove(&follower);
-            }
+    /// A client stands at `cursor`; how much of its input was taken is told.
+    pub(super) fn place(
+        &mut self,
+        speaker: Speaker,
+        owner: Option<AttachmentId>,
+        cursor: Option<u64>,
+    ) -> Result<u64, Refusal> {
+        let cursor = cursor.map(|cursor| cursor.min(self.output.end()));
+        let input = self.places.place(speaker, owner, cursor)?;
+        if let Some(slowest) = self.places.slowest() {
+            self.output.was_read(slowest);
         }
+        Ok(input)
     }
 
-    /// The agent went away: its followers count for a while longer.
-    pub(super) fn orphan_followers(&mut self) {
-        let until = Instant::now() + FOLLOWER_GRACE;
-        self.followers
-            .values_mut()
-            .for_each(|one| one.expires = one.expires.or(Some(until)));
-    }
-
-    /// Forgets followers that nobody took over; returns when the next one is due.
-    pub(super) fn expire_followers(&mut self, now: Instant) -> Option<Instant> {
-        self.followers
-            .retain(|_, one| one.expires.is_none_or(|at| at > now));
-        self.followers.values().filter_map(|one| one.expires).min()
+    /// Output that is not in the log yet.
+    pub(super) fn unwritten(&mut self, cursor: u64) -> Vec<LogRecord> {
+        self.output.write();
+        self.output.unwritten(cursor)
     }
 
     // Input.
+
+    /// Takes input of a place, as much as there is room for; how much of its input was taken in all
+    /// is told.
+    pub(super) fn take_input(
+        &mut self,
+        speaker: Speaker,
+        offset: u64,
+        bytes: &[u8],
+        eof: bool,
+    ) -> Result<u64, Refusal> {
+        let fresh = self.places.fresh(speaker, offset, bytes.len() as u64)?;
+        let fresh = usize::try_from(fresh)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
+        let fresh = &bytes[bytes.len() - fresh..];
+        let room = (STDIN_WINDOW as usize).saturating_sub(self.stdin_queue.len());
+        let taken = &fresh[..fresh.len().min(room)];
+        self.queue_stdin(taken, eof && taken.len() == fresh.len())?;
+        Ok(self.places.took(speaker.reader, taken.len() as u64))
+    }
 
     pub(super) fn queue_stdin(&mut self, bytes: &[u8], eof: bool) -> Result<(), Refusal> {
         if self.stdin.is_none() {

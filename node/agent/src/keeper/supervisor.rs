@@ -35,7 +35,7 @@ use super::{
     process::{Process, unix_ms},
     reaper::Reaper,
     stub::HostsHead,
-    wire::{ExitStatus, KeeperEvent, KeeperHello, Message, Outcome, ProcessExit, Refusal},
+    wire::{ExitStatus, KeeperEvent, KeeperHello, Message, Outcome, ProcessExit, Refusal, VERSION},
 };
 use crate::sys::{
     cgroup::{Cgroup, Hierarchies},
@@ -200,7 +200,7 @@ impl Supervisor {
         let due = self
             .processes
             .values_mut()
-            .filter_map(|one| one.expire_followers(now))
+            .filter_map(|one| one.places.expire(now))
             .min();
         let deadlines = self.processes.values().filter_map(|one| one.deadline);
         let due = deadlines.chain(due).min();
@@ -253,7 +253,8 @@ impl Supervisor {
         }
         for process in self.processes.values() {
             if !process.is_paused() {
-                for (index, (fd, _)) in process.outputs.iter().enumerate() {
+                for (index, output) in process.outputs.iter().enumerate() {
+                    let Some((fd, _)) = output else { continue };
                     all.push((Token::Output(process.id, index), fd.as_fd(), PollFlags::IN));
                 }
             }
@@ -261,8 +262,6 @@ impl Supervisor {
                 all.push((Token::Stdin(process.id), fd.as_fd(), PollFlags::OUT));
             }
         }
-        // From the end, so that forgetting one closed stream leaves the others' places alone.
-        all.reverse();
         all
     }
 
@@ -314,6 +313,7 @@ impl Supervisor {
             container: self.container.as_ref().map(|one| one.id),
             processes: self.processes.values().map(Process::state).collect(),
             broken,
+            version: VERSION,
         };
         for process in self.processes.values_mut() {
             process.announced_end = process.log_end();
@@ -325,7 +325,7 @@ impl Supervisor {
         if self.agent.take().is_some() {
             self.processes
                 .values_mut()
-                .for_each(Process::orphan_followers);
+                .for_each(|process| process.places.orphan());
         }
     }
 

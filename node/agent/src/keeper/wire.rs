@@ -8,19 +8,25 @@ use std::io;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use teu_protocol::{
-    ids::{ContainerId, ProcessId},
+    ids::{AttachmentId, ContainerId, ProcessId, ReaderId},
     image_config::signal::Signal,
 };
 
-use super::plan::{ExecPlan, StartPlan};
+use super::{
+    log::LogRecord,
+    plan::{ExecPlan, StartPlan},
+};
 use crate::sys::names::SlotName;
 
 /// Largest frame: 8 MiB of pre-boot files and a plan around them.
 pub const FRAME_MAX: usize = 10 << 20;
 /// How much stdin a keeper holds for a process that does not read: the sender's first credit.
 pub const STDIN_WINDOW: u64 = 256 << 10;
-/// A lossless follower may lag this far before the process has to wait.
+/// A place may lag this far before the process has to wait (less in a small log).
 pub const FOLLOWER_LAG_MAX: u64 = 4 << 20;
+/// What this keeper understands, told in its Hello. 0: no `Place`, `Input`, `Unwritten`. A keeper
+/// outlives its agent, so an agent asks an older one only for what that knows.
+pub(super) const VERSION: u32 = 1;
 
 /// From the agent.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,10 +56,47 @@ pub(crate) enum RequestBody {
         bytes: Vec<u8>,
         eof: bool,
     },
+    /// Of agents that know no places: as `Place` and `Release` of a place that ends with the agent.
     Ack {
         process: ProcessId,
         follower: u64,
         cursor: Option<u64>,
+    },
+    /// A client takes over its place, or stands further on.
+    Place {
+        process: ProcessId,
+        reader: ReaderId,
+        generation: u64,
+        /// Whose it is; `None`: it ends with the agent.
+        owner: Option<AttachmentId>,
+        /// Everything before this was received. Beyond the end: the end. `None`: the client gives input only,
+        /// and the process does not wait for it.
+        cursor: Option<u64>,
+    },
+    /// The client needs no place any more.
+    Release {
+        process: ProcessId,
+        reader: ReaderId,
+        generation: u64,
+    },
+    /// No process waits for this attachment's places any more.
+    ReleaseOwned {
+        owner: AttachmentId,
+    },
+    /// Input of a place: `bytes` follow `offset` bytes that came before.
+    Input {
+        process: ProcessId,
+        reader: ReaderId,
+        generation: u64,
+        offset: u64,
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+        eof: bool,
+    },
+    /// Output from `cursor` on that could not be written to the log yet.
+    Unwritten {
+        process: ProcessId,
+        cursor: u64,
     },
     Forget {
         process: ProcessId,
@@ -94,6 +137,9 @@ pub struct KeeperHello {
     pub processes: Vec<ProcessState>,
     /// Set if the slot could not be prepared; such a keeper only waits to be destroyed.
     pub broken: Option<String>,
+    /// See [`VERSION`].
+    #[serde(default)]
+    pub version: u32,
 }
 
 /// One process as its keeper knows it.
@@ -106,6 +152,9 @@ pub struct ProcessState {
     pub log_end: u64,
     pub stdin_consumed: u64,
     pub exit: Option<ProcessExit>,
+    /// Attachments that have places here.
+    #[serde(default)]
+    pub readers: Vec<AttachmentId>,
 }
 
 /// How a process ended.
@@ -153,6 +202,12 @@ pub(crate) enum Outcome {
     Done,
     Started(Started),
     Refused(Refusal),
+    /// Answers `Place` and `Input`: how many bytes of its input the keeper has.
+    Placed {
+        input: u64,
+    },
+    /// Answers `Unwritten`.
+    Output(Vec<LogRecord>),
 }
 
 /// The first process is executing.
@@ -193,6 +248,12 @@ pub enum Refusal {
     StdinOverrun,
     #[error("the process has no terminal")]
     NoTerminal,
+    #[error("a newer stream of the same client has taken the place over")]
+    Superseded,
+    #[error("input is missing: byte {offset} came, byte {expected} is next")]
+    InputMissing { expected: u64, offset: u64 },
+    #[error("the process has as many readers as a keeper watches")]
+    TooManyReaders,
 }
 
 impl Refusal {

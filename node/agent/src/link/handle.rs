@@ -26,13 +26,15 @@ pub enum Inbound {
     Data {
         /// On which channel.
         channel: Channel,
+        /// As the frame says.
+        cursor: u64,
         /// The bytes, in order.
         bulk: Vec<Bytes>,
     },
     /// May be sent more.
     Credit(u64),
-    /// No more on this channel.
-    Eof(Channel),
+    /// No more on this channel; the cursor as the frame says.
+    Eof(Channel, u64),
     /// It is over.
     Close(StreamEnd),
 }

@@ -109,9 +109,17 @@ impl Router {
         };
         let is_last = matches!(frame, StreamFrame::Close { .. });
         let inbound = match frame {
-            StreamFrame::Data { channel, .. } => Inbound::Data { channel, bulk },
+            StreamFrame::Data {
+                channel, cursor, ..
+            } => Inbound::Data {
+                channel,
+                cursor,
+                bulk,
+            },
             StreamFrame::Credit { bytes, .. } => Inbound::Credit(bytes),
-            StreamFrame::Eof { channel, .. } => Inbound::Eof(channel),
+            StreamFrame::Eof {
+                channel, cursor, ..
+            } => Inbound::Eof(channel, cursor),
             StreamFrame::Close { end, .. } => Inbound::Close(end),
         };
         if inlet.send(inbound).is_err() || is_last {

@@ -35,6 +35,29 @@ impl Outlet {
         cursor: u64,
         bulk: Vec<Bytes>,
     ) -> Result<(), LinkError> {
+        self.send_data(channel, None, cursor, bulk).await
+    }
+
+    /// Output of a process between these cursors. The caller has the credit for it.
+    ///
+    /// # Errors
+    /// The link's.
+    pub async fn output(
+        &self,
+        channel: Channel,
+        (from, cursor): (u64, u64),
+        bulk: Vec<Bytes>,
+    ) -> Result<(), LinkError> {
+        self.send_data(channel, Some(from), cursor, bulk).await
+    }
+
+    async fn send_data(
+        &self,
+        channel: Channel,
+        from: Option<u64>,
+        cursor: u64,
+        bulk: Vec<Bytes>,
+    ) -> Result<(), LinkError> {
         let stream = self.stream;
         self.link
             .send(
@@ -42,6 +65,7 @@ impl Outlet {
                     stream,
                     channel,
                     cursor,
+                    from,
                 },
                 bulk,
             )
@@ -66,7 +90,14 @@ impl Outlet {
     pub async fn eof(&self, channel: Channel) -> Result<(), LinkError> {
         let stream = self.stream;
         self.link
-            .send(StreamFrame::Eof { stream, channel }, Vec::new())
+            .send(
+                StreamFrame::Eof {
+                    stream,
+                    channel,
+                    cursor: 0,
+                },
+                Vec::new(),
+            )
             .await
     }
 

@@ -1,125 +1,90 @@
-//! A process's standard input, fed by whoever is attached to it.
+//! Input on its way to a process: to its keeper, which counts it.
 //!
-//! Owner: one task for each process that is given input. Invariants: never more than the keeper's
-//! window ahead of what the process has consumed; input goes in the order in which it came.
+//! Owner: the feeding task of an attached stream. Invariants: what was given is with the keeper, in order,
+//! each byte once; nobody waits for a process that reads no more.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use teu_protocol::ids::ProcessId;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::{
     containers::ProcessProgress,
-    keeper::{KeeperLink, Refusal, STDIN_WINDOW, StartError},
+    keeper::{KeeperLink, PlaceAsk, Refusal, StartError},
 };
-
-/// Chunks that wait for the process: with the chunk's bound this is half a megabyte.
-const QUEUE: usize = 8;
 
 /// One request to the keeper.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-#[derive(Debug)]
-enum Item {
-    Bytes(Bytes),
-    Eof,
-}
-
 /// Gives input to one process.
-#[derive(Debug, Clone)]
-pub struct StdinHandle {
-    queue: mpsc::Sender<Item>,
-}
-
-impl StdinHandle {
-    /// Queues input; waits while the process does not read.
-    pub async fn put(&self, bytes: Bytes) {
-        // A process that has ended reads no more.
-        let _ = self.queue.send(Item::Bytes(bytes)).await;
-    }
-
-    /// No more input.
-    pub async fn end(&self) {
-        let _ = self.queue.send(Item::Eof).await;
-    }
-}
-
-/// Feeds one process.
 #[derive(Debug)]
-pub struct StdinTask {
-    link: KeeperLink,
-    process: ProcessId,
-    progress: watch::Receiver<ProcessProgress>,
-    sent: u64,
+pub(super) struct Feeder {
+    pub(super) link: KeeperLink,
+    pub(super) process: ProcessId,
+    /// Whose input it is; `None`: of a client without a place.
+    pub(super) place: Option<PlaceAsk>,
+    pub(super) progress: watch::Receiver<ProcessProgress>,
 }
 
-impl StdinTask {
-    /// Starts the task; it ends with the last handle.
-    #[must_use]
-    pub fn start(
-        link: KeeperLink,
-        process: ProcessId,
-        mut progress: watch::Receiver<ProcessProgress>,
-    ) -> StdinHandle {
-        let (queue, items) = mpsc::channel(QUEUE);
-        let sent = progress.borrow_and_update().stdin_consumed;
-        tokio::spawn(
-            Self {
-                link,
-                process,
-                progress,
-                sent,
-            }
-            .run(items),
-        );
-        StdinHandle { queue }
-    }
+/// Input that the process will not get.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum FeedError {
+    /// Another stream gives it.
+    Superseded,
+    /// Some of it never came.
+    Missing { expected: u64, offset: u64 },
+}
 
-    async fn run(mut self, mut items: mpsc::Receiver<Item>) {
-        while let Some(item) = items.recv().await {
-            match item {
-                Item::Bytes(bytes) => self.feed(bytes).await,
-                Item::Eof => {
-                    let _ = self.link.stdin(self.process, Bytes::new(), true).await;
-                }
-            }
-        }
-    }
-
-    async fn feed(&mut self, mut bytes: Bytes) {
+impl Feeder {
+    /// Returns when the keeper has all of it (or nobody needs it any more). `offset`: how many bytes the
+    /// client gave before.
+    pub(super) async fn give(
+        &mut self,
+        mut offset: u64,
+        mut bytes: Bytes,
+    ) -> Result<(), FeedError> {
         while !bytes.is_empty() {
-            let (consumed, over) = {
+            let over = {
                 let now = self.progress.borrow_and_update();
-                (
-                    now.stdin_consumed,
-                    now.stdin_closed || now.log.ended.is_some(),
-                )
+                now.stdin_closed || now.log.ended.is_some()
             };
-            if over {
-                return;
+            let chunk = bytes.slice(..bytes.len().min(CHUNK_BYTES));
+            let has = match self.ask(offset, chunk, false).await? {
+                Some(has) => has,
+                None => return Ok(()),
+            };
+            let taken = has.saturating_sub(offset).min(bytes.len() as u64);
+            if taken == 0 && (over || self.progress.changed().await.is_err()) {
+                return Ok(());
             }
-            let room = (consumed + STDIN_WINDOW).saturating_sub(self.sent);
-            let room = usize::try_from(room).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-            if room == 0 {
-                if self.progress.changed().await.is_err() {
-                    return;
-                }
-                continue;
+            offset += taken;
+            bytes.advance(usize::try_from(taken).unwrap_or(usize::MAX));
+        }
+        Ok(())
+    }
+
+    /// No more input follows these `offset` bytes.
+    pub(super) async fn end(&self, offset: u64) -> Result<(), FeedError> {
+        self.ask(offset, Bytes::new(), true).await.map(drop)
+    }
+
+    /// How much of the client's input the keeper has then. `None`: the process has ended.
+    async fn ask(&self, offset: u64, bytes: Bytes, eof: bool) -> Result<Option<u64>, FeedError> {
+        let length = bytes.len() as u64;
+        let answer = match &self.place {
+            Some(place) => self.link.input(place, offset, bytes, eof).await,
+            None => match self.link.stdin(self.process, bytes, eof).await {
+                Ok(()) => Ok(offset + length),
+                Err(StartError::Refused(Refusal::StdinOverrun)) => Ok(offset),
+                Err(error) => Err(error),
+            },
+        };
+        match answer {
+            Ok(has) => Ok(Some(has)),
+            Err(StartError::Refused(Refusal::Superseded)) => Err(FeedError::Superseded),
+            Err(StartError::Refused(Refusal::InputMissing { expected, offset })) => {
+                Err(FeedError::Missing { expected, offset })
             }
-            let chunk = bytes.slice(..room.min(bytes.len()));
-            let length = chunk.len();
-            match self.link.stdin(self.process, chunk, false).await {
-                Ok(()) => {
-                    self.sent += length as u64;
-                    drop(bytes.split_to(length));
-                }
-                // What an earlier agent sent is not consumed yet.
-                Err(StartError::Refused(Refusal::StdinOverrun)) => {
-                    if self.progress.changed().await.is_err() {
-                        return;
-                    }
-                }
-                Err(_) => return,
-            }
+            Err(_) => Ok(None),
         }
     }
 }

@@ -189,7 +189,7 @@ async fn write_side(
                         outlet.credit(grant).await?;
                     }
                 }
-                Some(Inbound::Eof(_)) => eof = true,
+                Some(Inbound::Eof(..)) => eof = true,
                 // What came before it is still written.
                 Some(Inbound::Close(StreamEnd::Done)) => (eof, closed) = (true, true),
                 Some(Inbound::Close(_)) => {

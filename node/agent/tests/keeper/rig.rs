@@ -355,6 +355,7 @@ pub(crate) fn command(args: &[&str]) -> ProcessPlan {
         user: String::new(),
         tty: None,
         open_stdin: false,
+        reader: None,
         timeout_ms: None,
         init: false,
     }
@@ -366,13 +367,13 @@ pub(crate) fn sh(script: &str) -> ProcessPlan {
 
 pub(crate) fn read_log(dir: &Path, process: ProcessId) -> Vec<(Channel, Vec<u8>)> {
     let reader = LogReader::new(dir, process);
-    let (mut cursor, mut all) = (0, Vec::new());
+    let (mut spot, mut all) = (0.into(), Vec::new());
     loop {
-        let chunk = reader.read(cursor, 1 << 20).unwrap();
+        let chunk = reader.read(spot, 1 << 20).unwrap();
         if chunk.records.is_empty() {
             return all;
         }
-        cursor = chunk.next;
+        spot = chunk.next;
         all.extend(
             chunk
                 .records

@@ -47,6 +47,9 @@ impl Container {
             self.remove(out);
             return Fate::Stays;
         }
+        if self.phase == Phase::Running {
+            self.release_ended_readers(out);
+        }
         if let Some(termination) = end {
             self.end(termination, now, out);
         }
@@ -65,6 +68,7 @@ impl Container {
                 self.record.since_ms = Some(now.unix_ms);
                 out.effects
                     .push(Effect::Persist(Box::new(self.record.clone())));
+                self.release_ended_readers(out);
                 if let Some(termination) = end {
                     self.end(termination, now, out);
                 } else {

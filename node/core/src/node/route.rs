@@ -128,7 +128,10 @@ impl NodeCore {
         });
         match planned {
             Ok(plan) => {
-                let container = Container::preparing(plan.record.clone(), plan.asleep, request);
+                let mut container = Container::preparing(plan.record.clone(), plan.asleep, request);
+                container
+                    .readers
+                    .extend(plan.reader.map(|(_, owner)| owner));
                 self.containers.insert(spawn.container, container);
                 effects.push(Effect::Prepare(Box::new(plan)));
             }
@@ -196,6 +199,8 @@ impl Container {
                 process,
                 from,
                 lossless,
+                place,
+                owner,
                 follow,
                 input,
                 stream,
@@ -204,12 +209,15 @@ impl Container {
             } => {
                 if self.has_log(process) {
                     let request = id;
+                    self.readers.extend(owner.filter(|_| place.is_some()));
                     out.effects.push(Effect::Attach(Attach {
                         request,
                         container,
                         process,
                         from,
                         lossless,
+                        place,
+                        owner,
                         follow,
                         input,
                         stream,
@@ -222,6 +230,10 @@ impl Container {
                         "there is no output of such a process",
                     );
                 }
+            }
+            NodeRequestBody::ReleaseReaders { attachment, .. } => {
+                self.release_readers(attachment, out);
+                out.answer(id, Ok(NodeReplyBody::Done));
             }
             NodeRequestBody::Resize { process, size, .. } => {
                 if self.is_running() && self.has_log(process) {
@@ -317,7 +329,10 @@ impl Container {
             .processes
             .start(process, &plan.process.args, bound, request)
         {
-            Start::Fresh => out.effects.push(Effect::Exec(Box::new(plan))),
+            Start::Fresh => {
+                self.readers.extend(bound.filter(|_| plan.reader.is_some()));
+                out.effects.push(Effect::Exec(Box::new(plan)));
+            }
             Start::Joined => {}
             Start::Already => out.answer(request, Ok(NodeReplyBody::Done)),
             Start::Full => {
@@ -371,6 +386,7 @@ const fn target(body: &NodeRequestBody) -> Option<ContainerId> {
         | NodeRequestBody::Signal { container, .. }
         | NodeRequestBody::Exec { container, .. }
         | NodeRequestBody::Attach { container, .. }
+        | NodeRequestBody::ReleaseReaders { container, .. }
         | NodeRequestBody::Resize { container, .. }
         | NodeRequestBody::Tunnel { container, .. }
         | NodeRequestBody::Allow { to: container, .. }

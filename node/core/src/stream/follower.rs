@@ -6,7 +6,9 @@
 //!   └─ all was sent and it has ended (or we do not follow) ──▶ Close
 //! ```
 //! Owner: the stream's task. Invariants: nothing is read beyond the credit; Close comes only after
-//! the last byte; a lossless reader's acknowledgements never run ahead of what it sent.
+//! the last byte; acknowledgements follow what the reader has consumed, not what was sent.
+
+use std::collections::VecDeque;
 
 use teu_protocol::message::{StreamEnd, Termination};
 
@@ -14,6 +16,10 @@ use super::SendCredit;
 
 /// The most to read at once: four full parts of a message.
 const READ_MAX: u64 = 4 * teu_protocol::limits::MAX_PART_CONTENT_BYTES as u64;
+
+/// What a reader with a large window may have under way beyond what it is known to have: it grants in
+/// large steps, so its acknowledgements would come too late for a process that waits for them.
+pub const ACKNOWLEDGED_WITHIN: u64 = 1024 * 1024;
 
 /// How far a process's log is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +53,12 @@ pub struct Follower {
     credit: SendCredit,
     /// `None`: follow until the process ends; else: until here.
     until: Option<u64>,
+    /// Bytes sent, and bytes for which credit came back: the reader has consumed them.
+    sent: u64,
+    consumed: u64,
+    /// Sums of `sent` and the cursors that belong to them, not yet acknowledged.
+    marks: VecDeque<(u64, u64)>,
+    acknowledged: u64,
 }
 
 impl Follower {
@@ -58,6 +70,10 @@ impl Follower {
             cursor,
             credit: SendCredit::new(window),
             until,
+            sent: 0,
+            consumed: 0,
+            marks: VecDeque::new(),
+            acknowledged: cursor,
         }
     }
 
@@ -85,11 +101,32 @@ impl Follower {
     pub fn sent(&mut self, bytes: u64, cursor: u64) {
         self.credit.spend(bytes);
         self.cursor = self.cursor.max(cursor);
+        self.sent += bytes;
+        self.marks.push_back((self.sent, self.cursor));
+        self.acknowledge();
     }
 
-    /// The reader grants more.
-    pub const fn grant(&mut self, bytes: u64) {
+    /// The reader grants more: it has consumed as much.
+    pub fn grant(&mut self, bytes: u64) {
         self.credit.grant(bytes);
+        self.consumed = self.consumed.saturating_add(bytes).min(self.sent);
+        self.acknowledge();
+    }
+
+    fn acknowledge(&mut self) {
+        let consumed = self
+            .consumed
+            .max(self.sent.saturating_sub(ACKNOWLEDGED_WITHIN));
+        while let Some((_, cursor)) = self.marks.pop_front_if(|(sent, _)| *sent <= consumed) {
+            self.acknowledged = cursor;
+        }
+    }
+
+    /// Everything before this is with the reader, or at most [`ACKNOWLEDGED_WITHIN`] bytes short of it: a
+    /// reader that comes back stands there or further on.
+    #[must_use]
+    pub const fn acknowledged(&self) -> u64 {
+        self.acknowledged
     }
 
     /// The next unread byte.
@@ -180,5 +217,29 @@ mod tests {
         assert_eq!(follower.step(later), FollowStep::Read { max: 100 });
         follower.sent(2, 5);
         assert_eq!(follower.step(later), FollowStep::Close(StreamEnd::Done));
+    }
+
+    #[test]
+    fn what_is_acknowledged_was_consumed_or_is_not_far_behind() {
+        let log = LogProgress::default();
+        let mut follower = Follower::new(0, 64 << 20, true, log);
+        follower.sent(100, 100);
+        follower.sent(100, 250); // A gap of 50 bytes.
+        assert_eq!(follower.acknowledged(), 0);
+        follower.grant(99);
+        assert_eq!(follower.acknowledged(), 0);
+        follower.grant(1);
+        assert_eq!(follower.acknowledged(), 100);
+        follower.grant(1 << 20);
+        assert_eq!(follower.acknowledged(), 250);
+        // A reader of a huge window says nothing for long.
+        follower.sent(ACKNOWLEDGED_WITHIN, 10 << 20);
+        assert_eq!(follower.acknowledged(), 250);
+        follower.sent(1, 20 << 20);
+        assert_eq!(follower.acknowledged(), 10 << 20);
+        // A gap with nothing behind it is passed at once when all before it was consumed.
+        follower.grant(64 << 20);
+        follower.sent(0, 30 << 20);
+        assert_eq!(follower.acknowledged(), 30 << 20);
     }
 }

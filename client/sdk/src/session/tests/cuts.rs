@@ -76,7 +76,13 @@ async fn streams_die_with_their_link_and_opening_goes_on_with_the_next() {
         panic!()
     };
     assert!(second > first, "stream numbers are not used twice");
-    far.reply(again.id, Ok(ReplyBody::Opened { window: 1 }));
+    far.reply(
+        again.id,
+        Ok(ReplyBody::Opened {
+            window: 1,
+            input: None,
+        }),
+    );
     half_open.await.unwrap().unwrap();
     drop(stream);
     // The old stream's drop says nothing on the new connection.

@@ -2,14 +2,14 @@
 //!
 //! Owner: the event loop starts them.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{net::Ipv4Addr, path::Path, sync::Arc};
 
 use teu_node_core::{
     Input,
     plan::{ExecPlan, SpawnPlan},
 };
 use teu_protocol::{
-    ids::{ContainerId, ProcessId, PublicKey, RequestId},
+    ids::{AttachmentId, ContainerId, ProcessId, PublicKey, RequestId},
     image_config::signal::Signal,
     message::{NodeReplyBody, Refusal, TermSize},
 };
@@ -171,6 +171,21 @@ impl Agent {
         });
     }
 
+    pub(super) fn release_readers(&self, container: ContainerId, attachment: AttachmentId) {
+        // Behind the streams that were ordered before: their places are to be there by then.
+        let opening = self
+            .table
+            .get(&container)
+            .map(|entry| Arc::clone(&entry.opening));
+        self.ask_keeper(None, container, move |keeper| async move {
+            let _turn = match opening {
+                Some(opening) => Some(opening.write_owned().await),
+                None => None,
+            };
+            keeper.release_owned(attachment).await
+        });
+    }
+
     pub(super) fn exec(&mut self, plan: ExecPlan) {
         let (container, process) = (plan.container, plan.id);
         if let Some(entry) = self.table.get_mut(&container) {
@@ -258,7 +273,7 @@ impl Agent {
     }
 }
 
-/// A log's segments are `<process>.<cursor>.log`.
+/// A log's segments are `<process>.<cursor>.out`.
 fn remove_logs(logs: &Path, process: ProcessId) {
     let prefix = format!("{process}.");
     let Ok(entries) = std::fs::read_dir(logs) else {

@@ -3,7 +3,7 @@
 //! Owner: the event loop starts them. Invariant: a stream's task waits until the reply that opens it
 //! has left; if nobody wants the reply any more, it never begins.
 
-use std::{io, net::Ipv4Addr, time::Duration};
+use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use teu_node_core::{effect::Attach, stream::WINDOW_BYTES};
 use teu_protocol::{
@@ -15,9 +15,9 @@ use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 use crate::{
     agent::{Agent, Event},
     containers::{Sandbox, Yard, refuse_internal},
-    keeper::STDIN_WINDOW,
+    keeper::{self, STDIN_WINDOW},
     link::LinkHandle,
-    streams::{Outlet, open_attach, run_tunnel},
+    streams::{AttachError, Outlet, open_attach, run_tunnel},
     sys::net::Netns,
 };
 
@@ -66,12 +66,9 @@ impl Agent {
         let Some(entry) = self.table.get_mut(&attach.container) else {
             return self.refuse_opening(attach.request, gone());
         };
-        let process = entry.process(attach.process);
-        let progress = process.progress();
-        let stdin = keeper
-            .as_ref()
-            .filter(|_| attach.input)
-            .map(|keeper| process.stdin(keeper, attach.process));
+        let opening = Arc::clone(&entry.opening);
+        let turn = Arc::clone(&opening).try_read_owned();
+        let progress = entry.process(attach.process).progress();
         let granted = if attach.input { STDIN_WINDOW } else { 0 };
         let dir = self.yard.data.container(attach.container).path().to_owned();
         let inlet = link.accept(attach.stream);
@@ -79,11 +76,16 @@ impl Agent {
         let events = self.yard.events.clone();
         tokio::spawn(async move {
             let request = attach.request;
+            let turn = match turn {
+                Ok(turn) => turn,
+                Err(_) => opening.read_owned().await,
+            };
             let opened = open_attach(&attach, dir, progress, keeper).await;
+            drop(turn);
             let stream = match opened {
                 Ok(stream) => stream,
                 Err(error) => {
-                    let refusal = refuse_internal("the process's output cannot be read", &error);
+                    let refusal = refuse_attach(&error);
                     let _ = events
                         .send(Event::Opened {
                             request,
@@ -94,10 +96,12 @@ impl Agent {
                 }
             };
             let (start, started) = oneshot::channel();
-            let result = Ok((granted, start));
+            let result = Ok((granted, stream.has_input, start));
             if events.send(Event::Opened { request, result }).await.is_ok() && started.await.is_ok()
             {
-                stream.run(outlet, inlet, stdin).await;
+                stream.run(outlet, inlet).await;
+            } else {
+                stream.abandon().await;
             }
         });
     }
@@ -129,7 +133,7 @@ impl Agent {
                 }
             };
             let (start, started) = oneshot::channel();
-            let result = Ok((WINDOW_BYTES, start));
+            let result = Ok((WINDOW_BYTES, None, start));
             let told = yard.events.send(Event::Opened { request, result }).await;
             // The stream outlives this task's interest in the node's other things.
             drop((yard, sandbox));
@@ -144,6 +148,16 @@ impl Agent {
                 }
             }
         });
+    }
+}
+
+fn refuse_attach(error: &AttachError) -> Refusal {
+    match error {
+        AttachError::Log(error) => refuse_internal("the process's output cannot be read", error),
+        AttachError::Keeper(keeper::Refusal::TooManyReaders) => {
+            Refusal::new(RefusalCode::LimitReached, error.to_string())
+        }
+        AttachError::Keeper(_) => Refusal::new(RefusalCode::WrongState, error.to_string()),
     }
 }
 

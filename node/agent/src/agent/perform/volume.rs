@@ -203,5 +203,6 @@ async fn opened(
     request: RequestId,
     result: Result<(u64, oneshot::Sender<()>), Refusal>,
 ) {
+    let result = result.map(|(window, start)| (window, None, start));
     let _ = yard.events.send(Event::Opened { request, result }).await;
 }

@@ -1,7 +1,7 @@
 //! Reading a log, also while it is written.
 //!
 //! Owner: whoever streams output in the agent (blocking file reads: call it from a blocking task).
-//! Invariant: records come in order, each once; a gap is told by `lost_before`.
+//! Invariant: records come in order, each once; a gap shows in the records' cursors.
 
 use std::{
     fs::File,
@@ -12,7 +12,10 @@ use std::{
 
 use teu_protocol::ids::ProcessId;
 
-use super::{HEADER_BYTES, LogRecord, Parsed, RECORD_MAX, parse, segment};
+use super::{
+    HEADER_BYTES, LogRecord, Parsed, RECORD_MAX, parse,
+    segment::{self, Segment},
+};
 
 /// Reads one process's log.
 #[derive(Debug, Clone)]
@@ -21,15 +24,30 @@ pub struct LogReader {
     process: ProcessId,
 }
 
-/// Some consecutive records.
+/// A place in a log. One that a read told is found again at once; one made of a cursor alone is looked
+/// for from the beginning of its segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spot {
+    /// Everything before this was read.
+    pub cursor: u64,
+    /// In which segment, and how far into its file.
+    hint: Option<(u64, u64)>,
+}
+
+impl From<u64> for Spot {
+    fn from(cursor: u64) -> Self {
+        Self { cursor, hint: None }
+    }
+}
+
+/// Some records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogChunk {
+    /// Those that end behind the asked-for cursor; the first one may begin before it. Where one
+    /// begins behind the end of the one before (or behind the cursor), bytes are lost.
     pub records: Vec<LogRecord>,
-    /// Where to go on. Unchanged if there is nothing more yet.
-    pub next: u64,
-    /// Set if the asked-for cursor has been rotated away: the bytes before this cursor are gone,
-    /// and `records` begin at it.
-    pub lost_before: Option<u64>,
+    /// Where to go on.
+    pub next: Spot,
 }
 
 /// Why a log cannot be read.
@@ -40,8 +58,12 @@ pub enum LogReadError {
         process: ProcessId,
         source: io::Error,
     },
-    #[error("the log of process {process} has no record at cursor {cursor}")]
-    NotARecord { process: ProcessId, cursor: u64 },
+    #[error("the log of process {process} has no record at byte {offset} of {path}")]
+    NotARecord {
+        process: ProcessId,
+        path: PathBuf,
+        offset: u64,
+    },
 }
 
 impl LogReader {
@@ -59,47 +81,40 @@ impl LogReader {
     /// # Errors
     /// The directory cannot be listed.
     pub fn first_cursor(&self) -> Result<u64, LogReadError> {
-        Ok(self.starts()?.first().copied().unwrap_or(0))
+        Ok(self.segments()?.first().map_or(0, |first| first.start))
     }
 
-    /// Reads whole records from `cursor`, until about `max_bytes` are collected (at least one
+    /// Reads whole records from `spot`, until about `max_bytes` are collected (at least one
     /// record, if there is one). Beyond the end it is an empty chunk.
     ///
     /// # Errors
-    /// What the file system said; a cursor that is in the middle of a record.
-    pub fn read(&self, cursor: u64, max_bytes: usize) -> Result<LogChunk, LogReadError> {
-        let starts = self.starts()?;
-        let first = starts.first().copied().unwrap_or(0);
-        let lost_before = (cursor < first).then_some(first);
+    /// What the file system said; a damaged segment.
+    pub fn read(&self, spot: Spot, max_bytes: usize) -> Result<LogChunk, LogReadError> {
+        let segments = self.segments()?;
         let mut chunk = LogChunk {
             records: Vec::new(),
-            next: cursor.max(first),
-            lost_before,
+            next: spot,
         };
         let mut collected = 0;
-        for (index, &start) in starts.iter().enumerate() {
-            let until = starts.get(index + 1).copied();
-            if until.is_some_and(|until| until <= chunk.next) {
+        for (index, &segment) in segments.iter().enumerate() {
+            let until = segments.get(index + 1).map(|next| next.start);
+            if until.is_some_and(|until| until <= chunk.next.cursor) {
                 continue;
             }
-            let file = match File::open(segment::path(&self.dir, &self.process, start)) {
+            let file = match File::open(segment.path(&self.dir, &self.process)) {
                 Ok(file) => file,
                 // Rotated away between the listing and the opening: look again.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return if chunk.records.is_empty() {
-                        self.read(cursor, max_bytes)
+                        self.read(spot, max_bytes)
                     } else {
                         Ok(chunk)
                     };
                 }
                 Err(error) => return Err(self.failed(error)),
             };
-            if start > chunk.next {
-                // The previous segment ended in a torn record that nobody will complete.
-                chunk.next = start;
-            }
-            self.read_segment(&file, start, &mut chunk, &mut collected, max_bytes)?;
-            if collected >= max_bytes || until.is_some_and(|until| chunk.next < until) {
+            self.read_segment(&file, segment, &mut chunk, &mut collected, max_bytes)?;
+            if collected >= max_bytes {
                 break;
             }
         }
@@ -109,51 +124,59 @@ impl LogReader {
     fn read_segment(
         &self,
         file: &File,
-        start: u64,
+        segment: Segment,
         chunk: &mut LogChunk,
         collected: &mut usize,
         max_bytes: usize,
     ) -> Result<(), LogReadError> {
         let largest = RECORD_MAX + HEADER_BYTES as usize;
         let mut buffer = vec![0; largest.max(max_bytes.min(1 << 20))];
+        let hint = chunk.next.hint.filter(|(start, _)| *start == segment.start);
+        let mut offset = hint.map_or(0, |(_, offset)| offset);
         let mut held = 0;
         loop {
-            let from = chunk.next - start + held as u64;
             let got = file
-                .read_at(&mut buffer[held..], from)
+                .read_at(&mut buffer[held..], offset + held as u64)
                 .map_err(|error| self.failed(error))?;
             held += got;
             let mut at = 0;
             loop {
-                match parse(&buffer[at..held]) {
-                    Parsed::Record {
-                        channel,
-                        time_ms,
-                        len,
-                    } if *collected < max_bytes => {
-                        let body = at + HEADER_BYTES as usize;
-                        let bytes = buffer[body..body + len].to_vec();
-                        let record = LogRecord {
-                            cursor: chunk.next,
-                            channel,
-                            time_ms,
-                            bytes,
-                        };
-                        chunk.next = record.end();
-                        *collected += HEADER_BYTES as usize + len;
-                        at = body + len;
-                        chunk.records.push(record);
-                    }
-                    Parsed::Record { .. } => return Ok(()),
+                let head = match parse(&buffer[at..held], segment.form) {
+                    Parsed::Record(_) if *collected >= max_bytes => return Ok(()),
+                    Parsed::Record(head) => head,
                     Parsed::Partial => break,
                     Parsed::Damaged => {
                         return Err(LogReadError::NotARecord {
                             process: self.process,
-                            cursor: chunk.next,
+                            path: segment.path(&self.dir, &self.process),
+                            offset: offset + at as u64,
                         });
                     }
+                };
+                let (start, cursor) = match head.cursor {
+                    Some(cursor) => (cursor, cursor),
+                    None => {
+                        let start = segment.start + offset + at as u64;
+                        (start, start + head.header as u64)
+                    }
+                };
+                let body = at + head.header;
+                at += head.size();
+                if cursor + head.len as u64 > chunk.next.cursor {
+                    let record = LogRecord {
+                        start,
+                        cursor,
+                        channel: head.channel,
+                        time_ms: head.time_ms,
+                        bytes: buffer[body..body + head.len].to_vec(),
+                    };
+                    *collected += head.size();
+                    chunk.next.cursor = record.end();
+                    chunk.records.push(record);
                 }
+                chunk.next.hint = Some((segment.start, offset + at as u64));
             }
+            offset += at as u64;
             if got == 0 {
                 return Ok(());
             }
@@ -162,7 +185,7 @@ impl LogReader {
         }
     }
 
-    fn starts(&self) -> Result<Vec<u64>, LogReadError> {
+    fn segments(&self) -> Result<Vec<Segment>, LogReadError> {
         segment::list(&self.dir, &self.process).map_err(|error| self.failed(error))
     }
 

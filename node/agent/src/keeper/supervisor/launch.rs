@@ -10,12 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use teu_protocol::ids::ProcessId;
+use teu_protocol::ids::{AttachmentId, ProcessId, ReaderId};
 
 use super::{Stage, Supervisor};
 use crate::{
     keeper::{
         log::LogWriter,
+        places::Speaker,
         plan::ExecPlan,
         process::{Pipes, Process},
         reaper::{Reaper, ReaperParts},
@@ -49,6 +50,7 @@ pub(super) struct Wanted {
     pub number: u64,
     pub log: LogWriter,
     pub open_stdin: bool,
+    pub reader: Option<(ReaderId, AttachmentId)>,
     pub timeout_ms: Option<u64>,
 }
 
@@ -104,6 +106,7 @@ impl Supervisor {
             number,
             log,
             open_stdin: plan.process.open_stdin,
+            reader: plan.process.reader,
             timeout_ms: plan.process.timeout_ms,
         });
         launch.cgroup = Some(cgroup);
@@ -315,6 +318,14 @@ impl Launch {
             }
         };
         process.cgroup = self.cgroup;
+        if let Some((reader, owner)) = wanted.reader {
+            // Before anything of its output is read.
+            let speaker = Speaker {
+                reader,
+                generation: 0,
+            };
+            process.place(speaker, Some(owner), Some(0))?;
+        }
         process.deadline = wanted
             .timeout_ms
             .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));

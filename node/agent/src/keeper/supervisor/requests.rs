@@ -3,13 +3,17 @@
 //! Owner: the supervisor. Invariant: every request gets exactly one reply; starts and destroys get
 //! theirs when the thing has happened.
 
-use teu_protocol::{ids::ProcessId, image_config::signal::Signal};
+use teu_protocol::{
+    ids::{ProcessId, ReaderId},
+    image_config::signal::Signal,
+};
 
 use super::{Container, Stage, Supervisor, launch::Wanted};
 use crate::{
     keeper::{
         LOG_DIR,
         log::LogWriter,
+        places::Speaker,
         plan::{ExecPlan, HostEntry, StartPlan},
         stub::{HostsHead, failed, write_hosts},
         wire::{KeeperEvent, Outcome, Refusal, Request, RequestBody, SignalScope, StartStep},
@@ -50,10 +54,50 @@ impl Supervisor {
                 process,
                 follower,
                 cursor,
+            } => self.acknowledge(&process, follower, cursor).map(Some),
+            RequestBody::Place {
+                process,
+                reader,
+                generation,
+                owner,
+                cursor,
+            } => {
+                let speaker = Speaker { reader, generation };
+                let placed = self.known(&process);
+                let placed = placed.and_then(|one| one.place(speaker, owner, cursor));
+                return self.answer_placed(number, placed);
+            }
+            RequestBody::Release {
+                process,
+                reader,
+                generation,
             } => self
                 .known(&process)
-                .map(|one| one.acknowledge(follower, cursor))
+                .map(|one| one.places.release(Speaker { reader, generation }))
                 .map(Some),
+            RequestBody::ReleaseOwned { owner } => {
+                for process in self.processes.values_mut() {
+                    process.places.release_owned(owner);
+                }
+                Ok(Some(()))
+            }
+            RequestBody::Input {
+                process,
+                reader,
+                generation,
+                offset,
+                bytes,
+                eof,
+            } => {
+                let speaker = Speaker { reader, generation };
+                let taken = self.input(&process, speaker, offset, &bytes, eof);
+                return self.answer_placed(number, taken);
+            }
+            RequestBody::Unwritten { process, cursor } => {
+                let output = self.known(&process).map(|one| one.unwritten(cursor));
+                let outcome = output.map_or_else(Outcome::Refused, Outcome::Output);
+                return self.reply(number, outcome);
+            }
             RequestBody::Ping => Ok(Some(())),
             RequestBody::Forget { process } => self.forget(&process).map(Some),
             RequestBody::WriteHosts { hosts } => self.write_hosts(&hosts).map(Some),
@@ -110,6 +154,7 @@ impl Supervisor {
             number,
             log,
             open_stdin: plan.process.open_stdin,
+            reader: plan.process.reader,
             timeout_ms: plan.process.timeout_ms,
         });
         self.launches.insert(id, launch);
@@ -191,10 +236,57 @@ impl Supervisor {
         pty::resize(terminal, rows, columns).map_err(failed(StartStep::MakeTerminal))
     }
 
+    fn answer_placed(&mut self, number: u64, placed: Result<u64, Refusal>) {
+        let outcome = placed.map_or_else(Outcome::Refused, |input| Outcome::Placed { input });
+        self.reply(number, outcome);
+    }
+
+    /// Of an agent that knows no places: one of its number, which ends with the agent.
+    fn acknowledge(
+        &mut self,
+        process: &ProcessId,
+        follower: u64,
+        cursor: Option<u64>,
+    ) -> Result<(), Refusal> {
+        let mut reader = [0; 16];
+        reader[..8].copy_from_slice(&follower.to_le_bytes());
+        let speaker = Speaker {
+            reader: ReaderId::from_bytes(reader),
+            generation: 0,
+        };
+        let process = self.known(process)?;
+        match cursor {
+            Some(cursor) => process.place(speaker, None, Some(cursor)).map(drop),
+            None => {
+                process.places.release(speaker);
+                Ok(())
+            }
+        }
+    }
+
+    fn input(
+        &mut self,
+        process: &ProcessId,
+        speaker: Speaker,
+        offset: u64,
+        bytes: &[u8],
+        eof: bool,
+    ) -> Result<u64, Refusal> {
+        let taken = self
+            .known(process)?
+            .take_input(speaker, offset, bytes, eof)?;
+        self.pass_input_on(process, bytes)?;
+        Ok(taken)
+    }
+
     fn stdin(&mut self, process: &ProcessId, bytes: &[u8], eof: bool) -> Result<(), Refusal> {
+        self.known(process)?.queue_stdin(bytes, eof)?;
+        self.pass_input_on(process, bytes)
+    }
+
+    fn pass_input_on(&mut self, process: &ProcessId, bytes: &[u8]) -> Result<(), Refusal> {
         let id = *process;
         let process = self.known(process)?;
-        process.queue_stdin(bytes, eof)?;
         if process.stdin_is_open() {
             self.write_stdin(id);
         } else if !bytes.is_empty() {

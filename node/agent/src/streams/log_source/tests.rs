@@ -104,3 +104,41 @@ proptest! {
         prop_assert_eq!(text, pieces.concat());
     }
 }
+
+#[test]
+fn a_batch_has_no_gap_in_it_and_the_next_one_says_where_it_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = dir.path().join(keeper::LOG_DIR);
+    let mut writer = LogWriter::open(&logs, PROCESS, LogLimits::default()).unwrap();
+    let channel = keeper::Channel::Stdout;
+    for piece in ["one", "two"] {
+        writer.append(channel, 0, piece.as_bytes()).unwrap();
+    }
+    writer.skip(10);
+    writer.append(channel, 0, b"three").unwrap();
+    let from = LogStart::Cursor(1);
+    let mut source = LogSource::open(dir.path(), PROCESS, from, writer.end()).unwrap();
+    let (reader, spot) = source.missing();
+    source.add(reader.read(spot, 1_000).unwrap());
+    let mut spans = Vec::new();
+    while let Some(batch) = source.take(4) {
+        spans.push((batch.from, batch.cursor, batch.bulk.concat()));
+    }
+    let expected = [(1, 5, "netw"), (5, 6, "o"), (16, 20, "thre"), (20, 21, "e")];
+    assert_eq!(
+        spans,
+        expected.map(|(from, to, text)| (from, to, text.into()))
+    );
+    // What is not in the log follows on, also where it overlaps.
+    let record = LogRecord {
+        start: 19,
+        cursor: 19,
+        channel,
+        time_ms: 0,
+        bytes: b"ee, four".to_vec(),
+    };
+    source.add_unwritten(vec![record]);
+    let batch = source.take(100).unwrap();
+    assert_eq!((batch.from, batch.cursor), (21, 27));
+    assert_eq!(batch.bulk.concat(), b", four");
+}

@@ -200,7 +200,7 @@ fn heard(inbound: Option<Inbound>, credit: &mut SendCredit) -> Result<(), Broken
     match inbound {
         Some(Inbound::Credit(bytes)) => credit.grant(bytes),
         // It has nothing to say.
-        Some(Inbound::Data { .. } | Inbound::Eof(_)) => {}
+        Some(Inbound::Data { .. } | Inbound::Eof(..)) => {}
         None | Some(Inbound::Close(_)) => return Err(Broken::Gone),
     }
     Ok(())

@@ -111,7 +111,7 @@ impl Stream<'_> {
         match from_client(&mut self.inlet).await? {
             None => Err(Broken::Gone),
             Some(Inbound::Credit(_)) => Ok(Some(Vec::new())),
-            Some(Inbound::Eof(_) | Inbound::Close(StreamEnd::Done)) => {
+            Some(Inbound::Eof(..) | Inbound::Close(StreamEnd::Done)) => {
                 self.unsealer
                     .finish()
                     .map_err(|error| bad(error.to_string()))?;

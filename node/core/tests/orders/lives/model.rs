@@ -141,6 +141,8 @@ pub(super) fn body(n: u8, order: Order) -> NodeRequestBody {
             process: which(p),
             from: LogStart::Oldest,
             lossless: false,
+            place: None,
+            owner: None,
             follow: true,
             input: false,
             stream: StreamId(1),

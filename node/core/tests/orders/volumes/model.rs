@@ -344,7 +344,10 @@ impl World {
             VolumeOrder::Export { .. } | VolumeOrder::Import { .. }
         ) {
             let result = if ok {
-                Ok(NodeReplyBody::Opened { window: 1 })
+                Ok(NodeReplyBody::Opened {
+                    window: 1,
+                    input: None,
+                })
             } else {
                 Err(failed.clone())
             };
