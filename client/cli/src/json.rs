@@ -195,6 +195,8 @@ pub(crate) struct Node<'a> {
     platform: &'a str,
     /// The addresses of its containers.
     subnet: String,
+    /// How many containers it can have at once.
+    containers_max: u32,
     #[serde(flatten)]
     capacity: &'a NodeCapacity,
     #[serde(flatten)]
@@ -217,6 +219,7 @@ impl<'a> From<&'a NodeOffer> for Node<'a> {
             state: node_state(node.state),
             platform: &node.platform,
             subnet: format!("{base}/{prefix}"),
+            containers_max: node.containers_max,
             capacity: &node.capacity,
             usage: &node.usage,
         }
