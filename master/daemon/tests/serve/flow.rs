@@ -42,13 +42,19 @@ async fn tunnel(
     let NodeRequestBody::Tunnel { stream, .. } = order.body else {
         panic!("not a tunnel: {order:?}");
     };
-    let result = Ok(NodeReplyBody::Opened { window });
+    let result = Ok(NodeReplyBody::Opened {
+        window,
+        input: None,
+    });
     let reply = NodeToMaster::Reply {
         id: order.id,
         result,
     };
     node.send(reply, Vec::new()).await;
-    let opened = Ok(ReplyBody::Opened { window });
+    let opened = Ok(ReplyBody::Opened {
+        window,
+        input: None,
+    });
     assert_eq!(client.reply(request).await, opened);
     stream
 }
@@ -65,6 +71,7 @@ const fn data(stream: StreamId) -> StreamFrame {
         stream,
         channel: Channel::Main,
         cursor: 0,
+        from: None,
     }
 }
 
@@ -120,7 +127,7 @@ async fn a_key_press_overtakes_what_another_stream_has_waiting() {
         match node.receive_frame().await {
             (StreamFrame::Close { stream, .. }, _) if stream == bulk_there => break,
             (StreamFrame::Data { stream, .. }, bytes) if stream == keys_there => {
-                assert_eq!(bytes, [key.clone()]);
+                assert_eq!(bytes, std::slice::from_ref(&key));
                 (before, pressed) = (all, true);
             }
             (_, bytes) => all += bytes.iter().map(Bytes::len).sum::<usize>(),

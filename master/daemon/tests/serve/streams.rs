@@ -66,7 +66,8 @@ async fn tunnel(
     assert_eq!(
         client.reply(request).await,
         Ok(ReplyBody::Opened {
-            window: node_window
+            window: node_window,
+            input: None,
         })
     );
     stream
