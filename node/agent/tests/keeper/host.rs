@@ -11,6 +11,13 @@ fn read(pid: i32, file: &str) -> String {
     fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap()
 }
 
+/// Some sandboxes take CAP_SYS_RESOURCE (bit 24) from root.
+fn may_lower_scores() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let caps = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    u64::from_str_radix(caps.unwrap().trim(), 16).unwrap() & (1 << 24) != 0
+}
+
 /// A mount of the host's, made before there was a launcher.
 struct HostsMount(tempfile::TempDir);
 
@@ -34,7 +41,11 @@ async fn a_keeper_holds_no_mount_of_the_hosts_and_dies_after_its_container() {
     let rig = Rig::new().await;
     let boxed = rig.run("host", "sleep 1000").await;
     let keeper = boxed.link.pid();
-    assert_eq!(read(keeper, "oom_score_adj").trim(), "-900");
+    if may_lower_scores() {
+        assert_eq!(read(keeper, "oom_score_adj").trim(), "-900");
+    } else {
+        eprintln!("not looked at: no CAP_SYS_RESOURCE here, which keepers say on stderr");
+    }
     let point = hosts.0.path().to_str().unwrap();
     assert!(
         read(
