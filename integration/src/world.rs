@@ -158,6 +158,22 @@ impl World {
         &self.instance
     }
 
+    /// Addresses of its containers.
+    #[must_use]
+    pub fn range(&self) -> String {
+        format!("10.{}.0.0/16", self.second_octet)
+    }
+
+    /// Ends the supervisor with SIGKILL: what it had started runs on.
+    pub fn kill_supervisor(&self) {
+        let pid = self.supervisor.id();
+        kill(pid, rustix::process::Signal::KILL);
+        eventually("the supervisor is dead", || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+            stat.is_ok_and(|stat| stat.contains(") Z"))
+        });
+    }
+
     /// What this location has on the machine now.
     #[must_use]
     pub fn census(&self) -> Census {

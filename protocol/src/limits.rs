@@ -26,13 +26,11 @@ pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 /// that leaves room for parts that are not full.
 pub const MAX_MESSAGE_PARTS: usize = 256;
 
-/// Values in a message, through all of its levels: a report of a node that is full (4,094 containers of
-/// some hundred values) and a list of every volume fit. Built in memory, a value takes up to
-/// [`VALUE_MEMORY_BYTES`].
-pub const MAX_MESSAGE_VALUES: usize = 1 << 20;
-
-/// Values in a message from a client: a spawn with ten thousand variables, labels and files each.
-pub const MAX_REQUEST_VALUES: usize = 1 << 16;
+/// Values in a message from a client, through all of its levels: a spawn with some ten thousand
+/// arguments, variables and labels each. Built in memory, a value takes up to [`VALUE_MEMORY_BYTES`], which
+/// is 64 times its shortest encoding. Messages of nodes and of the master, which are trusted more and tell
+/// what many clients asked for, are bounded by [`MAX_MESSAGE_BYTES`] alone.
+pub const MAX_REQUEST_VALUES: usize = 1 << 17;
 
 /// Arrays and maps within each other in a message: the deepest of ours has 12.
 pub const MAX_MESSAGE_NESTING: usize = 32;

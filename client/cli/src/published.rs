@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     str::FromStr,
+    task::Poll,
 };
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ use tokio::{
 };
 
 use crate::{args::Globals, failure::Failure};
+
+/// Different reasons for reset connections that one command tells.
+const REASONS_TOLD: usize = 16;
 
 /// `[[IP:]LOCAL:]CONTAINER`; without LOCAL, any free port; without IP, both addresses of `localhost`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,12 +101,28 @@ impl FromStr for PortSpec {
     }
 }
 
+/// A connection is a file: the soft limit is often 1024, less than two tunnels carry.
+pub(crate) fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Else fewer connections are carried, and each that is not is told.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
 /// Listeners for one port of a container.
 #[derive(Debug)]
 pub(crate) struct Listening {
     /// The one that people are told of.
     pub(crate) tunnel: Tunnel,
-    _beside: Option<Tunnel>,
+    beside: Option<Tunnel>,
+}
+
+impl Listening {
+    /// Every listener.
+    fn tunnels(&mut self) -> impl Iterator<Item = &mut Tunnel> {
+        std::iter::once(&mut self.tunnel).chain(&mut self.beside)
+    }
 }
 
 /// Listens for a container's port.
@@ -116,10 +136,7 @@ pub(crate) async fn listen(container: &Container, port: &PortSpec) -> Result<Lis
             Err(failure) => return Err(failure),
         },
     };
-    Ok(Listening {
-        tunnel,
-        _beside: beside,
-    })
+    Ok(Listening { tunnel, beside })
 }
 
 async fn listen_at(
@@ -130,6 +147,32 @@ async fn listen_at(
     match container.tunnel_at(address, port).await {
         Err(teu::Error::Io { source, .. }) => Err(cannot_listen(address, source)),
         listening => Ok(listening?),
+    }
+}
+
+/// Says on stderr why connections cannot be carried, each reason once. Does not end.
+pub(crate) async fn tell_refusals<'a>(
+    listening: impl Iterator<Item = &'a mut Listening>,
+) -> std::convert::Infallible {
+    let mut tunnels: Vec<&mut Tunnel> = listening.flat_map(Listening::tunnels).collect();
+    let mut told: Vec<String> = Vec::new();
+    loop {
+        let why = std::future::poll_fn(|context| {
+            let refused = |tunnel: &mut &mut Tunnel| {
+                let asking = std::pin::pin!(tunnel.refused());
+                match asking.poll(context) {
+                    Poll::Ready(why) => Some(why.to_string()),
+                    Poll::Pending => None,
+                }
+            };
+            let why = tunnels.iter_mut().find_map(refused);
+            why.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        if told.len() < REASONS_TOLD && !told.contains(&why) {
+            crate::output::note(&format!("teu: {why}; the connection was reset"));
+            told.push(why);
+        }
     }
 }
 

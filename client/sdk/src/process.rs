@@ -55,7 +55,7 @@ pub struct Process {
 #[derive(Debug)]
 enum Output {
     /// Read here, in order.
-    Direct(AttachedReader),
+    Direct(Box<AttachedReader>),
     /// Read through handles.
     Split(Pump),
     Ended(Termination),
@@ -88,7 +88,7 @@ impl Process {
             container,
             id,
             stdin: Some(stdin),
-            output: Output::Direct(reader),
+            output: Output::Direct(Box::new(reader)),
             guard: None,
         })
     }
@@ -133,7 +133,7 @@ impl Process {
         let output = std::mem::replace(&mut self.output, Output::Failed);
         let (output, taken) = match output {
             Output::Direct(reader) => {
-                let mut pump = Pump::start(reader);
+                let mut pump = Pump::start(*reader);
                 let taken = pump.take(channel);
                 (Output::Split(pump), taken)
             }
@@ -264,7 +264,7 @@ impl Process {
         let stdin = self.stdin.take()?;
         match std::mem::replace(&mut self.output, Output::Failed) {
             Output::Direct(reader) => {
-                let pump = Pump::start(reader);
+                let pump = Pump::start(*reader);
                 pump.begin();
                 Some(stdin.keeping(Arc::clone(pump.task())))
             }

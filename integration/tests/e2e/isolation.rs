@@ -29,6 +29,7 @@ pub(crate) const TRIALS: &[Shared] = &[
         "isolation::users_and_directories_outside_are_refused",
         outside,
     ),
+    ("isolation::a_container_fills_its_own_storage", storage),
     ("isolation::the_kernel_is_kept_at_a_distance", confinement),
 ];
 
@@ -213,5 +214,46 @@ fn confinement(world: &World) {
             "mount is refused"
         );
         location.close().await;
+    });
+}
+
+/// Bytes and empty files beyond the bound are refused; the log and the neighbours go on; more processes than a node has to
+/// give are refused at once.
+fn storage(world: &World) {
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let full = location
+            .spawn("busybox")
+            .storage(32 << 20)
+            .command(["sleep", "1000"])
+            .start()
+            .await
+            .expect("spawned");
+        let script = "dd if=/dev/zero of=/big bs=1M count=64 conv=fsync; echo $?; wc -c < /big";
+        let output = full.run(["sh", "-c", script]).output().await.expect("ran");
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut lines = told.lines();
+        assert_eq!(lines.next(), Some("1"), "{told}");
+        let size: u64 = lines.next().and_then(|one| one.parse().ok()).expect(&told);
+        assert!(size < 33 << 20, "{size}");
+        let neighbour = idle(&location).await;
+        let script = "dd if=/dev/zero of=/big bs=1M count=64 conv=fsync && rm /big";
+        let output = neighbour
+            .run(["sh", "-c", script])
+            .output()
+            .await
+            .expect("ran");
+        assert_eq!(output.code(), Some(0), "{output:?}");
+        let script = "rm /big && echo again > /again";
+        let output = full.run(["sh", "-c", script]).output().await.expect("ran");
+        assert_eq!(output.code(), Some(0), "{output:?}");
+        let many = location.spawn("busybox").pids(4_000_000).start().await;
+        let refusal = many.expect_err("refused");
+        assert_eq!(
+            refusal.refusal().map(|one| one.code),
+            Some(RefusalCode::BadRequest)
+        );
+        full.destroy().await.expect("destroyed");
+        neighbour.destroy().await.expect("destroyed");
     });
 }

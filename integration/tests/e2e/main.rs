@@ -6,6 +6,7 @@
 
 mod cleanup;
 mod cli;
+mod dev;
 mod images;
 mod isolation;
 mod persistence;
@@ -50,7 +51,12 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
         terminal::TRIALS,
         tunnels::TRIALS,
     ];
-    let own = [cleanup::TRIALS, persistence::TRIALS, sdk::ALONE];
+    let own = [
+        cleanup::TRIALS,
+        dev::TRIALS,
+        persistence::TRIALS,
+        sdk::ALONE,
+    ];
     let own = own.iter().chain(volumes::TRIALS).copied();
     let shared = shared.into_iter().flatten().map(|(name, test): &Shared| {
         let (world, test) = (world.cloned(), *test);

@@ -19,6 +19,10 @@ pub(crate) const TRIALS: &[Shared] = &[
         large,
     ),
     ("tunnels::many_connections_at_once", many),
+    (
+        "tunnels::a_full_tunnel_answers_on_all_connections_and_resets_one_more",
+        full,
+    ),
     ("tunnels::half_close_is_respected", half_close),
     (
         "tunnels::a_closed_port_closes_the_connection_at_once",
@@ -126,6 +130,67 @@ fn many(world: &World) {
         futures::future::join_all(all).await;
         location.close().await;
     });
+}
+
+/// One after the other, each open and idle from then on; then all are asked again.
+fn full(world: &World) {
+    const CONNECTIONS: usize = 512;
+    raise_file_limit();
+    wait(async {
+        let location = world.connect().await.expect("connected");
+        let container = location
+            .spawn("busybox")
+            .command(ECHO)
+            .pids(1_000)
+            .start()
+            .await
+            .expect("spawned");
+        container
+            .wait_tcp(7, Duration::from_secs(20))
+            .await
+            .expect("it listens");
+        let mut tunnel = container.tunnel(7).await.expect("a tunnel");
+        let address = tunnel.local_addr();
+        let ask = |stream: &mut TcpStream, n: usize| {
+            stream.write_all(b"!").expect("sent");
+            let answered = stream.read_exact(&mut [0; 1]);
+            assert!(answered.is_ok(), "connection {n}: {answered:?}");
+        };
+        let open = blocking(move || -> Vec<TcpStream> {
+            let open = |n| {
+                let mut stream = connect(address);
+                ask(&mut stream, n);
+                stream
+            };
+            (0..CONNECTIONS).map(open).collect()
+        });
+        let mut open = open.await;
+        let began = std::time::Instant::now();
+        let one_more = blocking(move || connect(address).read(&mut [0; 1])).await;
+        assert!(one_more.is_err(), "it is reset: {one_more:?}");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
+        );
+        let why = tunnel.refused().await.to_string();
+        assert!(why.contains("512 connections"), "{why}");
+        blocking(move || {
+            for (n, stream) in open.iter_mut().enumerate() {
+                ask(stream, n);
+            }
+        })
+        .await;
+        location.close().await;
+    });
+}
+
+/// Both ends of a tunnel's connections are files of this process.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("a higher limit of files");
 }
 
 fn half_close(world: &World) {

@@ -155,7 +155,7 @@ async fn requests(
             RequestBody::Signal {
                 container,
                 process: None,
-                signal: 1,
+                signal: teu_protocol::image_config::signal::Signal::HUP,
             },
         )
     };

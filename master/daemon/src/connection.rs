@@ -148,7 +148,12 @@ async fn talk(wire: Wire, arrival: Arrival, peer: &Arc<Peer>, house: &Arc<House>
     decoder.set_limits(Limits::AUTHENTICATED);
     let (read, write) = stream.into_split();
     let writer = writer::Writer::new(write, arrival.sealer, Arc::clone(peer), house.clock);
-    let writer = house.tasks.spawn(contained(writer.run()));
+    let gone = peer.gone.clone();
+    let writer = house.tasks.spawn(async move {
+        let outcome = contained(writer.run()).await;
+        gone.cancel();
+        outcome
+    });
     let share = (peer.role == Role::Client).then(|| house.inflow.share(peer.key));
     let reader = reader::Reader::new(
         (read, decoder, buffer),

@@ -33,6 +33,7 @@ use crate::{
     link::LinkHandle,
     slots::{NetworkReleaser, SlotsHandle},
     state::DataDir,
+    streams::TunnelWindows,
     sys::net::NetworkHandle,
     volumes::worker::WorkerHandle,
 };
@@ -60,6 +61,8 @@ pub struct YardInner {
     pub releaser: NetworkReleaser,
     /// Volumes.
     pub volumes: WorkerHandle,
+    /// What is promised to tunnels.
+    pub tunnels: TunnelWindows,
     /// Extracted layers.
     pub layers: LayerStore,
     /// For containers' resolv.conf.

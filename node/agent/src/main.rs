@@ -3,7 +3,7 @@
 //! Owner: systemd, or `teu dev`. Invariant: the hidden subcommands `launcher` and `unpack` are
 //! dispatched before any thread exists: keepers are forked from the one, the other confines itself.
 
-use std::{io::IsTerminal as _, net::Ipv4Addr, path::PathBuf, process::ExitCode};
+use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use miette::{IntoDiagnostic, WrapErr, miette};
@@ -61,7 +61,7 @@ enum Verb {
     /// Print the node's public key, to be enrolled at the master. Makes the key on first use.
     PublicKey {
         /// Where the node keeps its key.
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/teu/node")]
         data: PathBuf,
     },
     /// Destroy everything that a stopped node has left on this machine, its data included.
@@ -159,6 +159,7 @@ fn perform(verb: Verb) -> miette::Result<()> {
                     "the kernel may kill the node before containers when memory runs out: {error}"
                 );
             }
+            raise_file_limit();
             let runtime = runtime()?;
             while runtime
                 .block_on(agent::run(&config))
@@ -203,6 +204,17 @@ fn check_root() -> miette::Result<()> {
             help = "start it with sudo, or as a systemd service",
             "teu-node must run as root: it makes namespaces, cgroups and firewall rules"
         ))
+    }
+}
+
+/// A tunnel is a file, and so is a keeper's socket: the soft limit is often 1024. Containers get theirs
+/// from their keepers.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if setrlimit(Resource::Nofile, limit).is_err() {
+        tracing::warn!("failed to raise the limit of open files: few connections can be carried");
     }
 }
 

@@ -44,8 +44,9 @@ const LOG_BYTES: u64 = 512 * MIB;
 const RESERVE_BYTES: u64 = 64 * MIB;
 /// As the pool's (`LoopLimits::default`): what is left free on the host.
 const HOST_RESERVE_BYTES: u64 = 2 * GIB;
-/// How often it is looked whether the file must grow: a fast disk writes less than the headroom in that time.
-const GROW_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether the file must grow: whoever writes 4 GiB a second does not meet its end.
+const GROW_EVERY: Duration = Duration::from_millis(200);
+const HEADROOM_BYTES: u64 = GIB;
 
 const LAYERS: &str = "layers";
 const LOGS: &str = "logs";
@@ -240,8 +241,8 @@ impl Scratch {
 fn limits(data: &Path) -> LoopLimits {
     let disk = statvfs(data).map_or(0, |disk| disk.f_blocks * disk.f_frsize);
     LoopLimits {
-        initial: GIB,
-        headroom: 4 * GIB,
+        initial: GIB / 2,
+        headroom: HEADROOM_BYTES,
         max: (disk / 2 / MIB * MIB).max(GIB),
         host_reserve: HOST_RESERVE_BYTES,
     }
@@ -298,7 +299,11 @@ impl Bounded {
     }
 
     fn grow(&self) -> Result<(), PoolError> {
-        self.file.grow(&self.tools, self.free()?.0)
+        let (free, _) = self.free()?;
+        match self.file.should_grow(free)? {
+            true => self.file.grow(&self.tools, free),
+            false => Ok(()),
+        }
     }
 
     /// Free and all bytes of the file system as it is now.

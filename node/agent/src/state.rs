@@ -355,7 +355,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         let mut accounts = data.accounts().unwrap();
-        accounts.range_of(PublicKey::from_bytes([2; 32])).unwrap();
+        accounts
+            .range_of(PublicKey::from_bytes([2; 32]), |_| false)
+            .unwrap();
         data.keep_accounts(&accounts).unwrap();
         // Cut off, overwritten, emptied, and with something behind it.
         let whole = fs::read(data.path().join("accounts.mp")).unwrap();

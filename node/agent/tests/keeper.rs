@@ -12,6 +12,8 @@ mod confinement;
 mod death;
 #[path = "keeper/further.rs"]
 mod further;
+#[path = "keeper/host.rs"]
+mod host;
 #[path = "keeper/odd_images.rs"]
 mod odd_images;
 #[path = "keeper/places.rs"]

@@ -407,3 +407,37 @@ fn connections_into_a_container_need_no_hole() {
         println!("connect_in: {:?} each", start.elapsed() / 200);
     });
 }
+
+#[test]
+fn a_subnet_may_have_more_than_253_addresses_and_nobody_asks_for_its_neighbours() {
+    in_lab(|lab| async move {
+        let config = config_of("teu", "10.77.16.0/20");
+        let before = Adopted {
+            slot: slot("before"),
+            ip: Ipv4Addr::new(10, 77, 18, 255),
+        };
+        let net = NetworkHandle::open(config, vec![before]).await.unwrap();
+        let (a, b) = (spawn(&net, "a").await, spawn(&net, "b").await);
+        assert_eq!(
+            a.ip,
+            Ipv4Addr::new(10, 77, 19, 0),
+            "no edge of a /24 is left out"
+        );
+        assert_eq!(a.veth, "teuv768");
+        let _server = b.ns.listen("0.0.0.0:80");
+        net.allow(a.ip, b.ip).await.unwrap();
+        assert!(a.ns.connect((b.ip, 80)).is_ok(), "container to container");
+        let _internet = lab.internet.listen("0.0.0.0:80");
+        assert!(a.ns.connect((INTERNET, 80)).is_ok(), "the internet");
+        let permanent = |entries: String| entries.lines().count();
+        assert_eq!(
+            permanent(lab.host.sh("ip neigh show dev teu0 nud permanent")),
+            3
+        );
+        assert_eq!(
+            permanent(a.ns.sh("ip neigh show dev eth0 nud permanent")),
+            1
+        );
+        net.close().await.unwrap();
+    });
+}

@@ -1,12 +1,12 @@
 //! MessagePack to messages: counted before a value is built, and nothing left over.
 //!
-//! Invariant: the bytes are exactly one MessagePack value, of bounded nesting and with a bounded number
-//! of values in it; what does not keep to that is refused before anything is allocated for it. An array
+//! Invariant: the bytes are exactly one MessagePack value, of bounded nesting and, from a client, with a
+//! bounded number of values in it; what does not keep to that is refused before anything is allocated for it. An array
 //! of eight million empty strings is 8 MB on the wire and 190 MB as a `Vec<String>`.
 
 use serde::de::DeserializeOwned;
 
-use crate::limits::{MAX_MESSAGE_NESTING, MAX_MESSAGE_VALUES};
+use crate::limits::{MAX_MESSAGE_NESTING, MAX_REQUEST_VALUES};
 
 /// Bytes that should have been a message.
 #[derive(Debug, thiserror::Error)]
@@ -38,14 +38,14 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Of any message.
-    pub const MESSAGE: Self = Self {
-        values: MAX_MESSAGE_VALUES,
+    /// Of a client's message.
+    pub const REQUEST: Self = Self {
+        values: MAX_REQUEST_VALUES,
         nesting: MAX_MESSAGE_NESTING,
     };
 
-    /// Of a record in a file of our own: whole, but as large as it was written.
-    pub const RECORD: Self = Self {
+    /// Of any other message, and of a record in a file of our own: no more than its bytes.
+    pub const WHOLE: Self = Self {
         values: usize::MAX,
         nesting: MAX_MESSAGE_NESTING,
     };
@@ -54,9 +54,9 @@ impl Bounds {
 /// Reads a message from MessagePack.
 ///
 /// # Errors
-/// If the bytes are not exactly one such message within [`Bounds::MESSAGE`].
+/// If the bytes are not exactly one such message within [`Bounds::WHOLE`].
 pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, DecodeError> {
-    decode_within(bytes, Bounds::MESSAGE)
+    decode_within(bytes, Bounds::WHOLE)
 }
 
 /// Reads a record of a file of our own.
@@ -64,7 +64,7 @@ pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, DecodeError> {
 /// # Errors
 /// If the bytes are not exactly one such record.
 pub fn decode_record<R: DeserializeOwned>(bytes: &[u8]) -> Result<R, DecodeError> {
-    decode_within(bytes, Bounds::RECORD)
+    decode_within(bytes, Bounds::WHOLE)
 }
 
 /// Reads a message that keeps to these bounds.
@@ -177,7 +177,7 @@ mod tests {
     use crate::message::{ClientToMaster, encode};
 
     fn count(bytes: &[u8]) -> Result<usize, DecodeError> {
-        count_values(bytes, Bounds::MESSAGE)
+        count_values(bytes, Bounds::REQUEST)
     }
 
     #[test]
@@ -196,9 +196,9 @@ mod tests {
         let mut bytes = vec![0xdd];
         bytes.extend(8_000_000u32.to_be_bytes());
         bytes.resize(8_000_005, 0xa0);
-        let refused = decode::<Vec<String>>(&bytes).unwrap_err();
+        let refused = decode_within::<Vec<String>>(&bytes, Bounds::REQUEST).unwrap_err();
         assert!(
-            matches!(refused, DecodeError::TooManyValues(MAX_MESSAGE_VALUES)),
+            matches!(refused, DecodeError::TooManyValues(MAX_REQUEST_VALUES)),
             "{refused:?}"
         );
     }

@@ -96,11 +96,11 @@ impl Clash<'_> {
             if let Some(other) = other {
                 return Err(DevError::Clash {
                     option,
-                    value,
+                    value: value.into(),
                     data: data.to_owned(),
-                    other: other.mark.name.to_string(),
+                    other: other.mark.name.to_string().into(),
                     other_data: other.data.clone(),
-                    stop: command(&other.data, &["--stop"]),
+                    stop: command(&other.data, &["--stop"]).into(),
                 });
             }
         }
@@ -204,11 +204,11 @@ pub(super) fn same(
         {
             return Err(DevError::Differs {
                 option,
-                given,
-                has,
-                name: mark.name.to_string(),
+                given: given.into(),
+                has: has.into(),
+                name: mark.name.to_string().into(),
                 data: data.to_owned(),
-                command: command(data, flags),
+                command: command(data, flags).into(),
             });
         }
     }
@@ -315,7 +315,7 @@ mod tests {
             let DevError::Clash { option, other, .. } = &error else {
                 panic!("{error}");
             };
-            assert_eq!((*option, other.as_str()), (wrong, "dev"));
+            assert_eq!((*option, &**other), (wrong, "dev"));
             assert!(error.to_string().contains("location `dev`"), "{error}");
         }
     }

@@ -74,6 +74,8 @@ pub(super) fn claim(wanted: &Wanted, data: &Path, home: PathBuf) -> Result<Claim
             mark
         }
     };
+    // Whatever can be refused is refused before something is made.
+    Layout::new(data.to_owned(), mark.clone())?;
     let made = fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -136,7 +138,7 @@ fn look(data: &Path) -> Result<Unmarked, DevError> {
     };
     let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
     let has = |name: &&str| names.iter().any(|found| found == *name);
-    if LEGACY.iter().all(|name| has(&name)) {
+    if LEGACY.iter().all(has) {
         return Ok(Unmarked::Legacy);
     }
     if names.iter().all(|name| name == LOST_AND_FOUND) {

@@ -60,11 +60,11 @@ pub(crate) enum DevError {
     ))]
     Clash {
         option: &'static str,
-        value: String,
+        value: Box<str>,
         data: PathBuf,
-        other: String,
+        other: Box<str>,
         other_data: PathBuf,
-        stop: String,
+        stop: Box<str>,
     },
     #[error("{data} holds the location `{name}` with {option} {has}, not {option} {given}")]
     #[diagnostic(help(
@@ -72,11 +72,11 @@ pub(crate) enum DevError {
     ))]
     Differs {
         option: &'static str,
-        given: String,
-        has: String,
-        name: String,
+        given: Box<str>,
+        has: Box<str>,
+        name: Box<str>,
         data: PathBuf,
-        command: String,
+        command: Box<str>,
     },
     #[error("{path} does not describe a location: {why}")]
     #[diagnostic(help("use the teu that made it, or put the file back as it was"))]

@@ -30,7 +30,7 @@ use crate::{args::Globals, consent::Consent, failure::Failure, output};
 const SESSIONS_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long the supervisor may take: it gives each child ten seconds.
-const SUPERVISOR_WITHIN: Duration = Duration::from_secs(25);
+pub(super) const SUPERVISOR_WITHIN: Duration = Duration::from_secs(25);
 
 /// Containers that are named when it is asked whether they may go.
 const NAMED: usize = 10;
@@ -196,9 +196,14 @@ async fn end_supervisor(layout: &Layout, pid: u32) -> Result<(), DevError> {
         .map_err(|_| DevError::StillRunning(format!("its supervisor (process {pid})")))
 }
 
-/// Takes back a start that failed: all of a location that it has made, else only the processes.
+/// Takes back a start that failed, whose supervisor has ended: all of a location that it has made, else
+/// only the processes.
 pub(super) async fn undo(claim: &Claim) {
     let layout = &claim.layout;
+    // Somebody else has started it meanwhile: then it is theirs.
+    if processes::supervisor(&layout.data).is_some() {
+        return;
+    }
     if let Err(failure) = take_back(claim).await {
         output::note(&format!(
             "teu dev: something of the failed start is left in {}: {failure}; `{}` removes it",
@@ -210,9 +215,6 @@ pub(super) async fn undo(claim: &Claim) {
 
 async fn take_back(claim: &Claim) -> Result<(), Failure> {
     let layout = &claim.layout;
-    if let Some(pid) = processes::supervisor(&layout.data) {
-        end_supervisor(layout, pid).await?;
-    }
     processes::end(&layout.data, END_WITHIN).await;
     if claim.is_new {
         layout.clear_node(true).await?;

@@ -295,7 +295,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_location_whose_daemon_does_not_start_is_given_up_and_never_called_ready() {
-        let (mut master, mut node) = (service("sleep 1000"), service("exit 3"));
+        let (mut master, mut node) = (service("exec sleep 1000"), service("exit 3"));
         // As a master that answers for the moment in which the node lives.
         let outcome = run(&mut master, &mut node, async { Ok(()) }, || {
             panic!("it was called ready")
@@ -311,7 +311,7 @@ mod tests {
 
     #[tokio::test]
     async fn daemons_that_run_are_called_ready_once() {
-        let (mut master, mut node) = (service("sleep 1000"), service("sleep 1000"));
+        let (mut master, mut node) = (service("exec sleep 1000"), service("exec sleep 1000"));
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let running = run(&mut master, &mut node, async { Ok(()) }, || {
             told.send(()).unwrap();

@@ -232,11 +232,7 @@ pub(super) const OPTIONS: &[Answer] = &[
         &["--stop-signal", "--stop-timeout"],
         "use `teu stop --signal SIGNAL --time SECONDS CONTAINER`",
     ),
-    (
-        RUN,
-        &["--storage-opt"],
-        "bound a volume's size with `teu volume quota`",
-    ),
+    (RUN, &["--storage-opt"], "use `teu run --storage BYTES`"),
     (
         RUN,
         &["--sysctl", "--ulimit"],

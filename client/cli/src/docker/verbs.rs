@@ -4,7 +4,7 @@
 pub(super) const GROUPS: [&str; 6] = ["image", "volume", "session", "account", "node", "location"];
 
 /// A verb, with its group, and what follows "TEU has no X; ".
-pub(super) const VERBS: [(&str, &str); 71] = [
+pub(super) const VERBS: &[(&str, &str)] = &[
     (
         "attach",
         "use `teu logs -f CONTAINER` to watch it, or `teu exec -it CONTAINER sh` for a terminal in it",

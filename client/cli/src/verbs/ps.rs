@@ -113,7 +113,9 @@ fn print(rows: &[Row], args: &PsArgs) -> Result<(), Failure> {
             ];
             let shown = optional.iter().filter(|(_, shown)| *shown);
             columns.extend(shown.map(|(name, _)| *name));
-            let cells = |row| columns.iter().map(|name| cell(row, name, args)).collect();
+            let cells = |row: &Row| -> Vec<String> {
+                columns.iter().map(|name| cell(row, name, args)).collect()
+            };
             output::table(&columns, rows.iter().map(cells).collect())
         }
     }

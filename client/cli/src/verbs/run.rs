@@ -283,6 +283,9 @@ async fn attached(
     stopper: crate::signals::Interrupts,
 ) -> Result<ExitCode, Failure> {
     let mut tunnels = Vec::new();
+    if !args.publish.is_empty() {
+        published::raise_file_limit();
+    }
     for port in &args.publish {
         let listening = published::listen(container, port).await?;
         if port.is_any() {
@@ -291,5 +294,8 @@ async fn attached(
         }
         tunnels.push(listening);
     }
-    stdio::converse(process, args.interactive, args.tty, stopper).await
+    tokio::select! {
+        end = stdio::converse(process, args.interactive, args.tty, stopper) => end,
+        never = published::tell_refusals(tunnels.iter_mut()) => match never {},
+    }
 }

@@ -32,6 +32,7 @@ pub(crate) async fn run(globals: &Globals, args: TunnelArgs) -> Result<ExitCode,
     let location = super::connect(globals, "tunnel").await?;
     let container = super::find(globals, &location, &args.container).await?;
     refuse_ended(&container)?;
+    published::raise_file_limit();
     let interrupts = Interrupts::listen().map_err(Failure::Terminal)?;
     let mut tunnels = Vec::new();
     for port in &args.ports {
@@ -49,9 +50,12 @@ pub(crate) async fn run(globals: &Globals, args: TunnelArgs) -> Result<ExitCode,
         // Tells the `teu run` that waits for us.
         output::line("ready")?;
     }
+    let listening = tunnels.iter_mut().map(|(listening, _)| listening);
     let code = tokio::select! {
         _ = container.wait_exit() => ExitCode::SUCCESS,
         () = interrupts.first() => ExitCode::from(INTERRUPTED),
+        // Nobody reads what a holder says.
+        never = published::tell_refusals(listening), if !args.hold => match never {},
     };
     drop(record);
     location.close().await;

@@ -453,40 +453,6 @@ async fn a_close_comes_behind_the_data_that_was_written_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_die_with_their_link_and_opening_goes_on_with_the_next() {
-    let (handle, mut master, mut far) = FakeMaster::connected(ready()).await;
-    let opened = open(&handle);
-    let (_, first, _) = far.open(10).await;
-    let mut stream = opened.await.unwrap().unwrap();
-    let half_open = open(&handle);
-    let asked = far.request().await;
-    drop(far);
-    assert!(matches!(stream.reader.next().await, StreamItem::Lost));
-    let mut parts = vec![Bytes::from_static(b"x")].into();
-    let sent = stream.writer.send(Channel::Main, &mut parts).await;
-    assert_eq!(sent, Err(StreamOver::Lost));
-    let (_, mut far) = master.accept(ready()).await;
-    let again = far.request().await;
-    assert_ne!(again.id, asked.id, "a stream is opened anew");
-    let RequestBody::Tunnel { stream: second, .. } = again.body else {
-        panic!()
-    };
-    assert!(second > first, "stream numbers are not used twice");
-    far.reply(
-        again.id,
-        Ok(ReplyBody::Opened {
-            window: 1,
-            input: None,
-        }),
-    );
-    half_open.await.unwrap().unwrap();
-    drop(stream);
-    // The old stream's drop says nothing on the new connection.
-    let (frame, _) = far.next_frame().await;
-    assert_eq!(frame.stream(), second);
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_open_that_nobody_waits_for_is_closed_when_it_comes() {
     let (handle, _master, mut far) = FakeMaster::connected(ready()).await;
     let opened = open(&handle);

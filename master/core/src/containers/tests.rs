@@ -38,6 +38,7 @@ fn container(n: u8, node: u8, tag: bool, memory: Option<u64>) -> Container {
         lifetime: Lifetime::Session,
         layers: Vec::new(),
         processes: BTreeMap::new(),
+        readers: std::collections::BTreeSet::new(),
         doom: None,
         unconfirmed: false,
         linger_until_ms: None,

@@ -54,6 +54,7 @@ impl Opener {
                 process: None,
                 from: LogStart::Oldest,
                 lossless: true,
+                place: None,
                 stream,
                 window,
             },
@@ -84,7 +85,10 @@ impl Opener {
                 [order] => {
                     let reply = match kind {
                         Kind::Exec => NodeReplyBody::Done,
-                        _ => NodeReplyBody::Opened { window: 1 << 15 },
+                        _ => NodeReplyBody::Opened {
+                            window: 1 << 15,
+                            input: None,
+                        },
                     };
                     self.house.node_replies(self.node, order.id, Ok(reply))
                 }

@@ -16,7 +16,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use teu_master_core::Input;
 use teu_protocol::{
     heartbeat::LinkMessage as _,
-    limits::{MAX_MESSAGE_NESTING, MAX_REQUEST_VALUES, VALUE_MEMORY_BYTES},
+    limits::VALUE_MEMORY_BYTES,
     message::{
         self, Bounds, ClientToMaster, DecodeError, MasterToClient, MasterToNode, NodeReplyBody,
         NodeToMaster, Role, StreamFrame,
@@ -61,12 +61,6 @@ pub(super) enum ReadError {
     #[error("it did not finish a message that others of its account wait for")]
     Stalled,
 }
-
-/// What a client's message may hold.
-const REQUEST_BOUNDS: Bounds = Bounds {
-    values: MAX_REQUEST_VALUES,
-    nesting: MAX_MESSAGE_NESTING,
-};
 
 pub(super) struct Reader {
     read: OwnedReadHalf,
@@ -254,7 +248,7 @@ impl Reader {
     }
 
     async fn handle_client(&mut self, opened: Opened) -> Result<(), ReadError> {
-        let values = message::count_values(&opened.control, REQUEST_BOUNDS)?;
+        let values = message::count_values(&opened.control, Bounds::REQUEST)?;
         let size = size_of(&opened) + values * VALUE_MEMORY_BYTES;
         // Room first: what is decoded takes more memory than its bytes. Stream frames are short, and
         // their bulk does not come to the core.
@@ -263,7 +257,7 @@ impl Reader {
             self.wake();
             room = Some(self.large(size).await);
         }
-        let message = match message::decode_within(&opened.control, REQUEST_BOUNDS)? {
+        let message = match message::decode_within(&opened.control, Bounds::REQUEST)? {
             ClientToMaster::Stream(frame) => {
                 self.handle_stream(frame, opened.bulk).await;
                 return Ok(());
@@ -301,7 +295,7 @@ impl Reader {
     }
 
     async fn handle_node(&mut self, opened: Opened) -> Result<(), ReadError> {
-        let values = message::count_values(&opened.control, Bounds::MESSAGE)?;
+        let values = message::count_values(&opened.control, Bounds::WHOLE)?;
         let size = size_of(&opened) + values * VALUE_MEMORY_BYTES;
         let message = match message::decode(&opened.control)? {
             NodeToMaster::Stream(frame) => {

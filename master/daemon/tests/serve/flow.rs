@@ -127,7 +127,7 @@ async fn a_key_press_overtakes_what_another_stream_has_waiting() {
         match node.receive_frame().await {
             (StreamFrame::Close { stream, .. }, _) if stream == bulk_there => break,
             (StreamFrame::Data { stream, .. }, bytes) if stream == keys_there => {
-                assert_eq!(bytes, [key.clone()]);
+                assert_eq!(bytes, std::slice::from_ref(&key));
                 (before, pressed) = (all, true);
             }
             (_, bytes) => all += bytes.iter().map(Bytes::len).sum::<usize>(),

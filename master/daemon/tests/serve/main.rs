@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod flow;
+mod full_disk;
 mod layers;
 mod sessions;
 mod streams;

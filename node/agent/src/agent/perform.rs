@@ -7,7 +7,9 @@ mod control;
 mod open;
 mod volume;
 
-use teu_node_core::Effect;
+use std::collections::BTreeSet;
+
+use teu_node_core::{Effect, record::ContainerRecord};
 use teu_protocol::{
     ids::ContainerId,
     message::{NodeToMaster, Refusal, RefusalCode},
@@ -24,47 +26,52 @@ impl Agent {
     /// Performs the effects of one input. If a record cannot be kept, what would have been answered is
     /// refused: nobody is told of what a restart would undo.
     pub(super) fn perform_all(&mut self, effects: Vec<Effect>) {
+        let mut changed = BTreeSet::new();
         for effect in &effects {
             if let Effect::Persist(record) = effect {
+                changed.insert(record.container);
                 self.records.changed((**record).clone());
             }
         }
-        let kept = self.keep_records();
+        let kept = self.keep_records(&changed);
         for effect in effects {
-            match (effect, &kept) {
-                (Effect::Reply { id, result: Ok(_) }, Err(refusal)) => {
-                    self.perform(Effect::Reply {
-                        id,
-                        result: Err(refusal.clone()),
-                    })
-                }
-                (effect, _) => self.perform(effect),
-            }
+            self.perform(unless_lost(effect, &kept));
         }
     }
 
-    /// Writes the records that changed. Those that could not be written are tried with each event.
-    fn keep_records(&mut self) -> Result<(), Refusal> {
+    /// Writes the records that changed. Those that could not be written are tried with each event; the
+    /// refusal is for those of this one.
+    fn keep_records(&mut self, changed: &BTreeSet<ContainerId>) -> Result<(), Refusal> {
         let mut outcome = Ok(());
         for (record, durably) in self.records.take() {
-            let Some(slot) = self.slot_of(&record.container) else {
-                continue;
-            };
-            let dir = self.yard.data.container(record.container);
-            let stored = StoredContainer { record, slot };
-            let kept = if durably {
-                dir.keep_durably(&stored)
-            } else {
-                dir.keep(&stored)
-            };
-            if let Err(error) = kept {
-                outcome = Err(not_kept(stored.record.container, &error));
-                self.records.failed(stored.record);
-            } else {
-                self.records.kept(&stored.record);
+            match self.keep_record(&record, durably) {
+                Ok(()) => self.records.kept(&record),
+                Err(error) => {
+                    if changed.contains(&record.container) {
+                        outcome = Err(not_kept(record.container, &error));
+                    }
+                    self.records.failed(record);
+                }
             }
         }
         outcome
+    }
+
+    fn keep_record(&self, record: &ContainerRecord, durably: bool) -> Result<(), StateError> {
+        let Some(slot) = self.slot_of(&record.container)? else {
+            // It is not ready: what prepares it writes its record.
+            return Ok(());
+        };
+        let dir = self.yard.data.container(record.container);
+        let stored = StoredContainer {
+            record: record.clone(),
+            slot,
+        };
+        if durably {
+            dir.keep_durably(&stored)
+        } else {
+            dir.keep(&stored)
+        }
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -195,6 +202,17 @@ impl Agent {
     }
 }
 
+/// Nobody is told that something was done if a restart would undo it.
+fn unless_lost(effect: Effect, kept: &Result<(), Refusal>) -> Effect {
+    match (effect, kept) {
+        (Effect::Reply { id, result: Ok(_) }, Err(refusal)) => Effect::Reply {
+            id,
+            result: Err(refusal.clone()),
+        },
+        (effect, _) => effect,
+    }
+}
+
 /// A record cannot be written.
 fn not_kept(container: ContainerId, error: &StateError) -> Refusal {
     let why = chain(error);
@@ -204,4 +222,38 @@ fn not_kept(container: ContainerId, error: &StateError) -> Refusal {
          Free space on the node, then ask again"
     );
     Refusal::new(RefusalCode::Unavailable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use teu_protocol::{ids::RequestId, message::NodeReplyBody};
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_answered_that_a_restart_would_undo() {
+        let error = StateError::Io {
+            action: "write",
+            path: "record.mp".into(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        };
+        let lost = Err(not_kept(ContainerId::from_bytes([1; 16]), &error));
+        let reply = |result| Effect::Reply {
+            id: RequestId::from_bytes([2; 16]),
+            result,
+        };
+        let done = reply(Ok(NodeReplyBody::Done));
+        let Effect::Reply { result, .. } = unless_lost(done.clone(), &lost) else {
+            panic!("still a reply");
+        };
+        let refusal = result.unwrap_err();
+        assert!(
+            refusal.retryable && refusal.message.contains("Free space"),
+            "{refusal}"
+        );
+        assert_eq!(unless_lost(done.clone(), &Ok(())), done);
+        let refused = reply(Err(Refusal::new(RefusalCode::NotFound, "no")));
+        assert_eq!(unless_lost(refused.clone(), &lost), refused);
+        assert_eq!(unless_lost(Effect::Report, &lost), Effect::Report);
+    }
 }

@@ -41,6 +41,7 @@ use crate::{
     link::{self, LinkUp},
     slots::{NetworkReleaser, SlotsHandle},
     state::{DataDir, StateError, load_or_make_key},
+    streams::TunnelWindows,
     sys::{
         net::{Adopted, NetConfig, NetError, NetworkHandle},
         subid,
@@ -224,6 +225,7 @@ async fn assemble(
         slots,
         network,
         releaser,
+        tunnels: TunnelWindows::new(),
         layers,
         volumes,
         name_servers: name_servers.into_iter().map(Into::into).collect(),

@@ -7,8 +7,8 @@ use std::{collections::VecDeque, io, pin::Pin, task};
 
 use bytes::{Buf, Bytes};
 use futures::stream::{FuturesUnordered, StreamExt};
-use teu_node_core::stream::ReceiveWindow;
 use teu_protocol::{
+    flow::ReceiveWindow,
     ids::Digest,
     message::{LayerRef, Refusal, RefusalCode, StreamEnd},
 };

@@ -123,10 +123,16 @@ const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
 fn leave_hosts_mounts(run_dir: &Path, volumes: &Path) -> io::Result<()> {
     namespaces::private_mounts()?;
     let data = volumes.parent().unwrap_or(volumes);
+    // The table has no links in it.
+    let (run_dir, data) = (real(run_dir), real(data));
     let mut needed: Vec<&Path> = KERNELS.iter().map(Path::new).collect();
-    needed.extend([run_dir, data]);
+    needed.extend([run_dir.as_path(), data.as_path()]);
     mount_table::detach_all_but(&needed)?;
     mount_table::detach_below(volumes)
+}
+
+fn real(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 struct Launcher {

@@ -11,19 +11,17 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use teu_link::LinkError;
 use teu_node_core::{
     effect::Attach,
-    stream::{FollowStep, Follower, ReceiveWindow},
+    stream::{FollowStep, Follower},
 };
 use teu_protocol::{
+    flow::ReceiveWindow,
     ids::{ProcessId, ReaderId},
     message::{Channel, LogStart, Place, Refusal, RefusalCode, StreamEnd},
 };
@@ -361,27 +359,22 @@ impl AttachStream {
 struct Input {
     /// Bounded by what was granted. Where it begins, and the bytes; `None`: the end.
     queue: mpsc::UnboundedSender<(u64, Option<Bytes>)>,
-    received: u64,
-    granted: Arc<AtomicU64>,
+    window: Arc<Mutex<ReceiveWindow>>,
 }
 
 impl Input {
     fn start(feeder: Feeder, outlet: Outlet) -> Self {
         let (queue, items) = mpsc::unbounded_channel();
-        let granted = Arc::new(AtomicU64::new(STDIN_WINDOW));
-        tokio::spawn(feed(feeder, outlet, items, Arc::clone(&granted)));
-        Self {
-            queue,
-            received: 0,
-            granted,
-        }
+        let window = Arc::new(Mutex::new(ReceiveWindow::new(STDIN_WINDOW)));
+        tokio::spawn(feed(feeder, outlet, items, Arc::clone(&window)));
+        Self { queue, window }
     }
 
     fn take(&mut self, mut cursor: u64, bulk: Vec<Bytes>) -> Result<(), Stop> {
         for part in bulk.into_iter().filter(|part| !part.is_empty()) {
             let length = part.len() as u64;
-            self.received += length;
-            if self.received > self.granted.load(Ordering::Relaxed) {
+            let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+            if window.received(length).is_err() {
                 let message = "more standard input was sent than the node had granted";
                 let refusal = Refusal::new(RefusalCode::BadRequest, message);
                 return Err(Stop::Close(StreamEnd::Failed(refusal)));
@@ -398,9 +391,8 @@ async fn feed(
     mut feeder: Feeder,
     outlet: Outlet,
     mut items: mpsc::UnboundedReceiver<(u64, Option<Bytes>)>,
-    granted: Arc<AtomicU64>,
+    window: Arc<Mutex<ReceiveWindow>>,
 ) {
-    let mut window = ReceiveWindow::new(STDIN_WINDOW);
     while let Some((offset, item)) = items.recv().await {
         let length = item.as_ref().map_or(0, |bytes| bytes.len() as u64);
         let given = match item {
@@ -419,8 +411,11 @@ async fn feed(
                 return;
             }
         }
-        if let Some(grant) = window.consumed(length) {
-            granted.fetch_add(grant, Ordering::Relaxed);
+        let grant = {
+            let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
+            window.consumed(length)
+        };
+        if let Some(grant) = grant {
             let _ = outlet.credit(grant).await;
         }
     }

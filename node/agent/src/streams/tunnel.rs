@@ -11,8 +11,8 @@ use std::{collections::VecDeque, io};
 
 use bytes::{Bytes, BytesMut};
 use teu_link::LinkError;
-use teu_node_core::stream::{ReceiveWindow, SendCredit, WINDOW_BYTES};
 use teu_protocol::{
+    flow::{Overgrant, SendWindow},
     limits::MAX_PART_CONTENT_BYTES,
     message::{Channel, Refusal, RefusalCode, StreamEnd},
 };
@@ -24,7 +24,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::Outlet;
+use super::{Outlet, TunnelWindow};
 use crate::link::{Inbound, StreamInlet};
 
 /// One read: four full parts of a message.
@@ -41,11 +41,18 @@ enum Broken {
     Link,
     Socket,
     Overrun,
+    Overgrant,
 }
 
 impl From<LinkError> for Broken {
     fn from(_: LinkError) -> Self {
         Self::Link
+    }
+}
+
+impl From<Overgrant> for Broken {
+    fn from(_: Overgrant) -> Self {
+        Self::Overgrant
     }
 }
 
@@ -56,14 +63,21 @@ impl From<io::Error> for Broken {
     }
 }
 
-/// Carries a connection until both directions are done.
-pub async fn run(socket: TcpStream, outlet: Outlet, inlet: StreamInlet, window: u64) {
+/// Carries a connection until both directions are done. `credit` is what the client granted, `window`
+/// what was granted to it.
+pub async fn run(
+    socket: TcpStream,
+    outlet: Outlet,
+    inlet: StreamInlet,
+    credit: SendWindow,
+    window: TunnelWindow,
+) {
     // Answers leave at once: a tunnel's user waits for each of them.
     let _ = socket.set_nodelay(true);
     let (reader, writer) = socket.into_split();
     let (grants, granted) = mpsc::unbounded_channel();
-    let up = read_side(reader, &outlet, SendCredit::new(window), granted);
-    let down = write_side(writer, &outlet, inlet, grants);
+    let up = read_side(reader, &outlet, credit, granted);
+    let down = write_side((writer, window), &outlet, inlet, grants);
     let outcome = tokio::try_join!(up, down);
     let end = match outcome {
         Ok(((), Ended::BothSides)) => StreamEnd::Done,
@@ -73,6 +87,10 @@ pub async fn run(socket: TcpStream, outlet: Outlet, inlet: StreamInlet, window: 
         Err(Broken::Overrun) => StreamEnd::Failed(Refusal::new(
             RefusalCode::BadRequest,
             "more was sent into the tunnel than the node had granted",
+        )),
+        Err(Broken::Overgrant) => StreamEnd::Failed(Refusal::new(
+            RefusalCode::BadRequest,
+            "the client granted more than a stream may have",
         )),
     };
     let _ = outlet.close(end).await;
@@ -87,18 +105,18 @@ enum Ended {
 async fn read_side(
     reader: OwnedReadHalf,
     outlet: &Outlet,
-    mut credit: SendCredit,
+    mut credit: SendWindow,
     mut granted: mpsc::UnboundedReceiver<u64>,
 ) -> Result<(), Broken> {
     let mut room = BytesMut::new();
     let mut chunk = FIRST_READ_BYTES;
     loop {
         while let Ok(bytes) = granted.try_recv() {
-            credit.grant(bytes);
+            credit.grant(bytes)?;
         }
         if credit.available() == 0 {
             match granted.recv().await {
-                Some(bytes) => credit.grant(bytes),
+                Some(bytes) => credit.grant(bytes)?,
                 None => return Ok(()),
             }
             continue;
@@ -108,7 +126,7 @@ async fn read_side(
             ready = reader.readable() => ready?,
             bytes = granted.recv() => match bytes {
                 Some(bytes) => {
-                    credit.grant(bytes);
+                    credit.grant(bytes)?;
                     continue;
                 }
                 None => return Ok(()),
@@ -133,7 +151,7 @@ async fn read_side(
             outlet.eof(Channel::Main).await?;
             return Ok(());
         }
-        credit.spend(got as u64);
+        credit.take(got as u64);
         outlet
             .data(Channel::Main, 0, vec![room.split().freeze()])
             .await?;
@@ -151,12 +169,11 @@ async fn read_side(
 /// that does not read what it is sent could not be read either. After the peer's Eof it listens on
 /// until the stream is closed or `read_side` is done and drops its end of `grants`.
 async fn write_side(
-    writer: OwnedWriteHalf,
+    (writer, mut window): (OwnedWriteHalf, TunnelWindow),
     outlet: &Outlet,
     mut inlet: StreamInlet,
     grants: mpsc::UnboundedSender<u64>,
 ) -> Result<Ended, Broken> {
-    let mut window = ReceiveWindow::new(WINDOW_BYTES);
     let mut writer = Some(writer);
     let mut queue: VecDeque<Bytes> = VecDeque::new();
     let mut eof = false;

@@ -8,6 +8,9 @@ use teu_node::keeper::ExitStatus;
 
 use crate::rig::{Rig, sh};
 
+/// Makes something at a path.
+type Maker = fn(&Path);
+
 fn fifo(at: &Path) {
     mknodat(CWD, at, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
 }
@@ -15,7 +18,7 @@ fn fifo(at: &Path) {
 #[tokio::test]
 async fn whatever_lies_where_the_kernels_directories_go_gives_way() {
     let rig = Rig::new().await;
-    let makers: [(&str, fn(&Path)); 6] = [
+    let makers: [(&str, Maker); 6] = [
         ("file", |at| fs::write(at, "file").unwrap()),
         ("fifo", fifo),
         ("loop", |at| symlink(at.file_name().unwrap(), at).unwrap()),
@@ -47,7 +50,7 @@ async fn whatever_lies_where_the_kernels_directories_go_gives_way() {
 #[tokio::test]
 async fn generated_files_are_there_whatever_the_image_has_in_their_place() {
     let rig = Rig::new().await;
-    let makers: [(&str, fn(&Path)); 6] = [
+    let makers: [(&str, Maker); 6] = [
         ("dangling", |etc| symlink("/nowhere", etc).unwrap()),
         ("fifo", fifo),
         ("loop", |etc| symlink("etc", etc).unwrap()),

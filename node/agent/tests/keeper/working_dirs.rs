@@ -210,7 +210,7 @@ async fn who_changes_the_way_while_it_is_walked_gains_nothing() {
     boxed.wait_output(main, "up").await;
     let (mut entered, mut kept_out) = (0, 0);
     for number in 0..tries() {
-        let id = ProcessId::from_bytes([u8::try_from(number % 200).unwrap() + 1; 16]);
+        let id = ProcessId::from_bytes(u128::from(number + 1).to_be_bytes());
         let n = DESCRIPTORS.start() + number % 12;
         let cwd = ["/a/deep".to_owned(), format!("/a/{n}"), "/a/tmp".to_owned()];
         let cwd = &cwd[usize::try_from(number).unwrap() % 3];

@@ -10,9 +10,10 @@
 
 use std::collections::VecDeque;
 
-use teu_protocol::message::{StreamEnd, Termination};
-
-use super::SendCredit;
+use teu_protocol::{
+    flow::SendWindow,
+    message::{StreamEnd, Termination},
+};
 
 /// The most to read at once: four full parts of a message.
 const READ_MAX: u64 = 4 * teu_protocol::limits::MAX_PART_CONTENT_BYTES as u64;
@@ -50,7 +51,7 @@ pub enum FollowStep {
 #[derive(Debug, Clone)]
 pub struct Follower {
     cursor: u64,
-    credit: SendCredit,
+    credit: SendWindow,
     /// `None`: follow until the process ends; else: until here.
     until: Option<u64>,
     /// Bytes sent, and bytes for which credit came back: the reader has consumed them.
@@ -68,7 +69,7 @@ impl Follower {
         let until = if follow { None } else { Some(now.end) };
         Self {
             cursor,
-            credit: SendCredit::new(window),
+            credit: SendWindow::new(window),
             until,
             sent: 0,
             consumed: 0,
@@ -99,7 +100,7 @@ impl Follower {
     /// `bytes` were sent; the next unread byte is at `cursor` (it may have skipped bytes that the
     /// log no longer keeps).
     pub fn sent(&mut self, bytes: u64, cursor: u64) {
-        self.credit.spend(bytes);
+        self.credit.take(bytes);
         self.cursor = self.cursor.max(cursor);
         self.sent += bytes;
         self.marks.push_back((self.sent, self.cursor));
@@ -108,7 +109,8 @@ impl Follower {
 
     /// The reader grants more: it has consumed as much.
     pub fn grant(&mut self, bytes: u64) {
-        self.credit.grant(bytes);
+        // One that grants more than a stream may have gets no credit for it.
+        let _ = self.credit.grant(bytes);
         self.consumed = self.consumed.saturating_add(bytes).min(self.sent);
         self.acknowledge();
     }

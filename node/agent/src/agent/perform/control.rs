@@ -20,6 +20,7 @@ use crate::{
     containers::{Entry, exec_plan, refuse_internal, refuse_running},
     keeper::{KeeperLink, LOG_DIR, LinkError, SignalScope, StartError},
     link::chain,
+    state::StateError,
     sys::{names::SlotName, subid},
 };
 
@@ -71,19 +72,16 @@ impl Agent {
         Ok(range.base)
     }
 
-    pub(super) fn slot_of(&self, container: &ContainerId) -> Option<SlotName> {
-        let entry = self.table.get(container)?;
-        match &entry.sandbox {
-            Some(sandbox) => Some(sandbox.net.slot.clone()),
-            // Released: the record still names the slot that it had, which is gone.
-            None => self
-                .yard
-                .data
-                .container(*container)
-                .load()
-                .ok()?
-                .map(|stored| stored.slot),
+    pub(super) fn slot_of(&self, container: &ContainerId) -> Result<Option<SlotName>, StateError> {
+        let Some(entry) = self.table.get(container) else {
+            return Ok(None);
+        };
+        if let Some(sandbox) = &entry.sandbox {
+            return Ok(Some(sandbox.net.slot.clone()));
         }
+        // Released: the record still names the slot that it had, which is gone.
+        let stored = self.yard.data.container(*container).load()?;
+        Ok(stored.map(|stored| stored.slot))
     }
 
     fn keeper(&self, container: &ContainerId) -> Option<KeeperLink> {

@@ -5,8 +5,9 @@
 
 use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use teu_node_core::{effect::Attach, stream::WINDOW_BYTES};
+use teu_node_core::effect::Attach;
 use teu_protocol::{
+    flow::SendWindow,
     ids::{ContainerId, RequestId, StreamId},
     message::{Refusal, RefusalCode},
 };
@@ -116,6 +117,10 @@ impl Agent {
         else {
             return self.refuse_opening(request, gone());
         };
+        let window = match self.yard.tunnels.open() {
+            Ok(window) => window,
+            Err(refusal) => return self.refuse_opening(request, refusal),
+        };
         let cut = entry.cut.clone();
         let inlet = link.accept(order.stream);
         let outlet = Outlet::new(link, order.stream);
@@ -133,7 +138,7 @@ impl Agent {
                 }
             };
             let (start, started) = oneshot::channel();
-            let result = Ok((WINDOW_BYTES, None, start));
+            let result = Ok((window.size(), None, start));
             let told = yard.events.send(Event::Opened { request, result }).await;
             // The stream outlives this task's interest in the node's other things.
             drop((yard, sandbox));
@@ -141,8 +146,9 @@ impl Agent {
                 return;
             }
             let closing = outlet.clone();
+            let credit = SendWindow::new(order.window);
             tokio::select! {
-                () = run_tunnel(socket, outlet, inlet, order.window) => {}
+                () = run_tunnel(socket, outlet, inlet, credit, window) => {}
                 () = cut.cancelled() => {
                     let _ = closing.close(teu_protocol::message::StreamEnd::Reset).await;
                 }

@@ -181,7 +181,7 @@ impl Agent {
     }
 
     async fn let_go_on(&self, container: ContainerId) {
-        let Some(slot) = self.slot_of(&container) else {
+        let Some(slot) = self.slot_of(&container).ok().flatten() else {
             return;
         };
         let parent = self.yard.cgroup_parent.clone();

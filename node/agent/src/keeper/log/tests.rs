@@ -78,7 +78,7 @@ fn cursors_grow_over_rotation_and_loss_is_told() {
     assert!(text(&chunk).ends_with("2929292929"));
     // Small reads see exactly the same, from any byte on.
     for begin in [first, first + 3, first + 10, log.end() - 1] {
-        let (mut spot, mut pieces) = (begin.into(), String::new());
+        let (mut spot, mut pieces) = (Spot::from(begin), String::new());
         while Spot::from(log.end()).cursor > spot.cursor {
             let piece = reader.read(spot, 1).unwrap();
             assert_eq!(piece.records.len(), 1);

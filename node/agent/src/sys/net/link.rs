@@ -20,6 +20,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use super::channel::{Channel, MAX_REQUESTS, Request};
 use super::config::NetConfig;
 use super::error::NetError;
+use super::neighbour;
 use super::wire;
 
 /// The container's end.
@@ -133,6 +134,22 @@ impl Links {
             }
         }
         Ok(outcomes)
+    }
+
+    /// Tells the kernel the hardware addresses behind the bridge; what fails is asked for on the wire, as ever.
+    pub(super) fn introduce(&mut self, bridge: u32, ips: &[Ipv4Addr]) -> io::Result<()> {
+        for chunk in ips.chunks(MAX_REQUESTS) {
+            let requests: Vec<Request> = chunk
+                .iter()
+                .map(|ip| neighbour::known(bridge, *ip))
+                .collect();
+            for outcome in self.channel.transact(&requests)? {
+                if let Err(error) = outcome {
+                    tracing::debug!(%error, "a neighbour is not entered");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Puts existing veths back on the bridge, isolated and up. Does nothing to those in order.

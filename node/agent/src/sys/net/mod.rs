@@ -18,6 +18,7 @@ mod elements;
 mod error;
 mod handle;
 mod link;
+mod neighbour;
 mod netns;
 mod problem;
 mod repair;

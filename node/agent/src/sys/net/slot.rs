@@ -19,6 +19,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::channel::Request;
 use super::config::NetConfig;
 use super::link::{INSIDE, Links, address, request, up};
+use super::neighbour;
 
 /// The loopback interface is always the first of a namespace.
 const LOOPBACK_INDEX: u32 = 1;
@@ -54,6 +55,7 @@ pub(super) fn configure(config: &NetConfig, ip: Ipv4Addr) -> io::Result<()> {
         address(inside.index, ip, 32),
         up(inside.index),
         default_route(inside.index, config.subnet.gateway()),
+        neighbour::known(inside.index, config.subnet.gateway()),
     ])
 }
 

@@ -235,6 +235,9 @@ impl Worker {
                 tracing::warn!(%slot, %ip, %error, "a slot has lost its port on the bridge");
             }
         }
+        self.links
+            .introduce(bridge, &ips)
+            .map_err(NetError::ListLinks)?;
         Ok(bridge)
     }
 
@@ -365,6 +368,10 @@ impl Worker {
             };
             outcome.map_err(failed)?;
         }
+        let ips: Vec<Ipv4Addr> = new.iter().map(|slot| slot.ip).collect();
+        self.links
+            .introduce(bridge, &ips)
+            .map_err(NetError::ListLinks)?;
         Ok(())
     }
 

@@ -31,7 +31,9 @@ const STEP: u64 = 64 * MIB;
 /// The least size of a new file: `mkfs.btrfs` refuses less than 109 MiB.
 const SMALLEST: u64 = 128 * MIB;
 /// A file takes at most this part of the host's room ahead of need.
-const HEADROOM_SHARE: i128 = 8;
+const HEADROOM_SHARE: i128 = 16;
+/// Growing waits until this part of the headroom is gone.
+const WORTH: u64 = 8;
 
 /// How far a loop file may grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +53,7 @@ impl Default for LoopLimits {
         const GIB: u64 = 1 << 30;
         Self {
             initial: GIB,
-            headroom: 4 * GIB,
+            headroom: 2 * GIB,
             max: 1 << 50,
             host_reserve: 2 * GIB,
         }
@@ -227,11 +229,26 @@ impl LoopFile {
         Ok(self.limits.max.saturating_sub(self.length()?).min(room))
     }
 
+    /// What it lacks to its headroom, if that is worth growing for.
+    fn wanted(&self, free: u64) -> Result<u64, PoolError> {
+        let headroom = self.headroom()?;
+        let missing = headroom.saturating_sub(free);
+        Ok(match missing < headroom / WORTH {
+            true => 0,
+            false => missing.next_multiple_of(STEP),
+        })
+    }
+
+    /// Whether [`Self::grow`] has something to do. Starts no program.
+    pub(crate) fn should_grow(&self, free: u64) -> Result<bool, PoolError> {
+        Ok(self.wanted(free)? > 0 && self.growable()? >= STEP)
+    }
+
     /// Grows it if little is free in it. Each step may be repeated, so a kill between them is mended by
     /// the next call.
     pub(crate) fn grow(&self, tools: &Tools, free: u64) -> Result<(), PoolError> {
         self.reserve()?;
-        let wanted = self.headroom()?.saturating_sub(free).next_multiple_of(STEP);
+        let wanted = self.wanted(free)?;
         let step = wanted.min(self.growable()?);
         let length = self.length()?;
         let is_last = step > 0 && length + step == self.limits.max;

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use teu_node_core::{stream::SendCredit, volume::VolumeDone};
+use teu_node_core::volume::VolumeDone;
 use teu_protocol::{
+    flow::SendWindow,
     ids::{Tag, VolumeId},
     limits::MAX_PART_CONTENT_BYTES,
     message::{Channel, Refusal, RefusalCode, StreamEnd, TransferKey},
@@ -148,7 +149,7 @@ async fn run(
         pool.send(volume, &name, base.as_ref(), writer)
     })
     .map_err(Broken::Failed)?;
-    let mut credit = SendCredit::new(order.window);
+    let mut credit = SendWindow::new(order.window);
     send(outlet, inlet, &mut credit, first).await?;
     // One chunk is held back: whether it is the last is known only later.
     let mut held: Option<Bytes> = None;
@@ -175,7 +176,7 @@ async fn run(
 async fn fill(
     reader: &mut pipe::Receiver,
     inlet: &mut StreamInlet,
-    credit: &mut SendCredit,
+    credit: &mut SendWindow,
 ) -> Result<Option<Bytes>, Broken> {
     let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
     while chunk.len() < CHUNK_BYTES {
@@ -196,9 +197,11 @@ async fn fill(
     Ok((!chunk.is_empty()).then(|| chunk.freeze()))
 }
 
-fn heard(inbound: Option<Inbound>, credit: &mut SendCredit) -> Result<(), Broken> {
+fn heard(inbound: Option<Inbound>, credit: &mut SendWindow) -> Result<(), Broken> {
     match inbound {
-        Some(Inbound::Credit(bytes)) => credit.grant(bytes),
+        Some(Inbound::Credit(bytes)) => credit.grant(bytes).map_err(|error| {
+            Broken::Failed(Refusal::new(RefusalCode::BadRequest, error.to_string()))
+        })?,
         // It has nothing to say.
         Some(Inbound::Data { .. } | Inbound::Eof(..)) => {}
         None | Some(Inbound::Close(_)) => return Err(Broken::Gone),
@@ -210,21 +213,21 @@ fn heard(inbound: Option<Inbound>, credit: &mut SendCredit) -> Result<(), Broken
 async fn send(
     outlet: &Outlet,
     inlet: &mut StreamInlet,
-    credit: &mut SendCredit,
+    credit: &mut SendWindow,
     mut bytes: Bytes,
 ) -> Result<(), Broken> {
     while !bytes.is_empty() {
         while let Ok(inbound) = inlet.try_recv() {
             heard(Some(inbound), credit)?;
         }
-        if credit.available() == 0 {
+        let most = bytes.len().min(MAX_PART_CONTENT_BYTES);
+        let granted = usize::try_from(credit.take(most as u64)).unwrap_or(most);
+        if granted == 0 {
             let inbound = from_client(inlet).await.map_err(Broken::Failed)?;
             heard(inbound, credit)?;
             continue;
         }
-        let most = usize::try_from(credit.available()).unwrap_or(usize::MAX);
-        let part = bytes.split_to(bytes.len().min(most).min(MAX_PART_CONTENT_BYTES));
-        credit.spend(part.len() as u64);
+        let part = bytes.split_to(granted);
         outlet
             .data(Channel::Main, 0, vec![part])
             .await

@@ -7,11 +7,9 @@
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use bytes::Bytes;
-use teu_node_core::{
-    stream::{ReceiveWindow, WINDOW_BYTES},
-    volume::VolumeDone,
-};
+use teu_node_core::volume::VolumeDone;
 use teu_protocol::{
+    flow::{GROWN_WINDOW_BYTES, ReceiveWindow},
     ids::Tag,
     message::{
         NodeReplyBody, Refusal, RefusalCode, SCHEDULED_PREFIX, StreamEnd, TransferKey, VolumeRecord,
@@ -66,13 +64,13 @@ pub async fn import(
     told: impl AsyncFnOnce(Result<VolumeDone, Refusal>),
 ) {
     let (start, started) = oneshot::channel();
-    open(Ok((WINDOW_BYTES, start))).await;
+    open(Ok((GROWN_WINDOW_BYTES, start))).await;
     let outcome = match started.await {
         Ok(()) => {
             let mut stream = Stream {
                 inlet,
                 outlet,
-                window: ReceiveWindow::new(WINDOW_BYTES),
+                window: ReceiveWindow::new(GROWN_WINDOW_BYTES),
                 unsealer: Unsealer::new(&order.key),
             };
             run(worker, &order, &mut stream).await

@@ -59,7 +59,7 @@ pub(super) fn order() -> impl Strategy<Value = Order> {
         4 => any::<bool>().prop_map(|asleep| Order::Spawn { asleep }),
         2 => Just(Order::Wake),
         2 => Just(Order::Stop),
-        1 => (1..=64_u8).prop_map(|n| Order::Signal(Signal::try_from(n).expect("a signal"))),
+        1 => (1..=64_u8).prop_map(|n| Order::Signal(Signal::try_from(n).unwrap())),
         2 => Just(Order::Destroy),
         3 => (0..3_u8).prop_map(Order::Exec),
         2 => (0..3_u8).prop_map(Order::Attach),

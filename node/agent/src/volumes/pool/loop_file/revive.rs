@@ -23,6 +23,8 @@ use crate::sys::{
     mount_table::{self, MountEntry},
 };
 
+const PROGRAM: &str = "teu-node";
+
 /// A message names a few of those that hold the pool; nobody reads more.
 const NAMED_MAX: usize = 8;
 
@@ -132,10 +134,11 @@ fn holders(superblock: u64) -> io::Result<BTreeMap<u64, MountHolder>> {
         if namespace == own || !has {
             continue;
         }
-        let is_ours =
-            fs::metadata(process.join("exe")).is_ok_and(|exe| (exe.dev(), exe.ino()) == program);
         let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
         let name: String = name.chars().filter(|one| one.is_ascii_graphic()).collect();
+        // A keeper of an earlier version has another program of the same name.
+        let is_ours = name == PROGRAM
+            || fs::metadata(process.join("exe")).is_ok_and(|exe| (exe.dev(), exe.ino()) == program);
         let holder = MountHolder { pid, name, is_ours };
         match found.get(&namespace) {
             Some(known) if !known.is_ours || is_ours => {}
