@@ -176,9 +176,11 @@ async fn input_is_taken_once_in_order_and_as_much_as_there_is_room_for() {
 
 #[tokio::test]
 async fn what_a_full_disk_does_not_take_is_given_to_a_live_reader_and_counted_as_lost_by_others() {
-    let rig = Rig::new().await;
+    let mut rig = Rig::new().await;
     let plan = rig.plan("full", sh("sleep 100"));
     let _disk = FullDisk::mount(&plan.dir.join("logs"));
+    // A launcher takes the mounts that are there when it starts.
+    rig.relaunch().await;
     let mut boxed = rig.start("full", plan).await;
     let mut exec = sh("seq 1 20000; echo oops >&2");
     exec.reader = Some((READER, OWNER));
@@ -204,9 +206,10 @@ async fn what_a_full_disk_does_not_take_is_given_to_a_live_reader_and_counted_as
 
 #[tokio::test]
 async fn without_a_reader_a_full_disk_costs_output_and_the_gap_is_exact() {
-    let rig = Rig::new().await;
+    let mut rig = Rig::new().await;
     let plan = rig.plan("gap", sh("sleep 100"));
     let disk = FullDisk::mount(&plan.dir.join("logs"));
+    rig.relaunch().await;
     let mut boxed = rig.start("gap", plan).await;
     let mut exec = sh("head -c 5000000 /dev/zero; read go; echo end");
     exec.open_stdin = true;

@@ -237,7 +237,7 @@ mod tests {
         // A reader of a huge window says nothing for long.
         follower.sent(ACKNOWLEDGED_WITHIN, 10 << 20);
         assert_eq!(follower.acknowledged(), 250);
-        follower.sent(1, 20 << 20);
+        follower.sent(ACKNOWLEDGED_WITHIN, 20 << 20);
         assert_eq!(follower.acknowledged(), 10 << 20);
         // A gap with nothing behind it is passed at once when all before it was consumed.
         follower.grant(64 << 20);
