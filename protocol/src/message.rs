@@ -22,8 +22,8 @@ pub use decode::{Bounds, DecodeError, count_values, decode, decode_record, decod
 pub use handshake::{Initiate, Ready, Role, SessionAsk, SessionLimits, Topology, Welcome};
 pub use image::{Compression, ImageInfo, ImageManifest, LayerRef};
 pub use node::{
-    NodeContainer, NodeEvent, NodeReplyBody, NodeReport, NodeRequest, NodeRequestBody, NodeSpawn,
-    NodeVolume, VolumeOrder,
+    MAX_REMOVED_LAYERS, NodeContainer, NodeEvent, NodeReplyBody, NodeReport, NodeRequest,
+    NodeRequestBody, NodeSpawn, NodeVolume, VolumeOrder,
 };
 pub use offer::{NodeCapacity, NodeOffer, NodeState, NodeUsage, Offer};
 pub use refusal::{Refusal, RefusalCode};

@@ -19,6 +19,7 @@ pub(crate) const TRIALS: &[Shared] = &[
         engine,
     ),
     ("images::removed_images_are_gone", removed),
+    ("images::layers_of_removed_images_go", collected),
 ];
 
 fn unpacked(world: &World, name: &str) -> PathBuf {
@@ -248,4 +249,53 @@ fn removed(world: &World) {
     assert!(world.ok(["images"]).contains("temp:1"));
     world.ok(["image", "rm", "temp:1"]);
     assert!(!world.ok(["images"]).contains("temp:1"));
+}
+
+/// What an image took on the node comes back when the image is removed and its last container has ended.
+fn collected(world: &World) {
+    let directory = unpacked(world, "collected");
+    let layer = directory.join("collected.tar");
+    fs::write(world.scratch().join("only-here"), vec![7; 100_000]).expect("a file");
+    let scratch = text(world.scratch());
+    run("tar", &["-C", &scratch, "-cf", &text(&layer), "only-here"]);
+    let diff_id = run("sha256sum", &[&text(&layer)]);
+    let diff_id = diff_id.split_whitespace().next().expect("a digest");
+    let manifest = directory.join("manifest.json");
+    let told: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&manifest).expect("it")).expect("JSON");
+    let config = directory.join(told[0]["Config"].as_str().expect("a config"));
+    let mut image: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&config).expect("it")).expect("JSON");
+    let mut told = told.clone();
+    let push = |list: &mut serde_json::Value, text: String| {
+        list.as_array_mut().expect("a list").push(text.into());
+    };
+    push(
+        &mut image["rootfs"]["diff_ids"],
+        format!("sha256:{diff_id}"),
+    );
+    push(&mut told[0]["Layers"], "collected.tar".to_owned());
+    told[0]["RepoTags"] = serde_json::json!(["collected:1"]);
+    fs::write(directory.join("config.json"), image.to_string()).expect("the config");
+    told[0]["Config"] = "config.json".into();
+    fs::write(&manifest, told.to_string()).expect("the manifest");
+    let archive = world.scratch().join("collected-image.tar");
+    pack(&directory, &archive);
+    world.ok(["image", "import", &text(&archive)]);
+    let kept = world.data().join("node/layers").join(diff_id);
+    world.ok([
+        "run",
+        "-d",
+        "--name",
+        "collected",
+        "collected:1",
+        "sleep",
+        "1000",
+    ]);
+    assert!(kept.is_dir(), "the layer is unpacked");
+    world.ok(["image", "rm", "collected:1"]);
+    world.ok(["exec", "collected", "ls", "/only-here"]);
+    assert!(kept.is_dir(), "a container uses it");
+    world.ok(["rm", "-f", "collected"]);
+    eventually("the layer is removed", || !kept.exists());
 }

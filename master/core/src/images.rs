@@ -118,6 +118,11 @@ impl Images {
         self.owners.get(digest)?.get(account).copied()
     }
 
+    /// Whether any account possesses the blob.
+    pub(crate) fn is_possessed(&self, digest: &Digest) -> bool {
+        self.owners.contains_key(digest)
+    }
+
     pub(crate) fn count_possessed(&self, account: &PublicKey) -> usize {
         self.possessed.get(account).copied().unwrap_or(0)
     }

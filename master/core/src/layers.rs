@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 
 use teu_protocol::{
     ids::{Digest, NodeId, RequestId, StreamId},
-    message::{MasterToNode, Refusal, RefusalCode, ReplyBody},
+    message::{MAX_REMOVED_LAYERS, MasterToNode, NodeRequestBody, Refusal, RefusalCode, ReplyBody},
 };
 
 use crate::{
     ConnectionId, Core, Effect,
     connections::Caller,
     limits,
-    orders::Asker,
+    orders::{Asker, Purpose},
     record::{Possession, StoreOp},
     refusals,
     request::{Answer, Step},
@@ -188,8 +188,40 @@ impl Core {
         let made = self.containers.all().filter(|c| c.is_being_made());
         let mut needed: BTreeSet<Digest> = made.flat_map(|c| c.layers.iter().copied()).collect();
         needed.extend(self.streams.uploads().map(|(_, digest)| digest));
-        for digest in self.images.take_unused(&needed) {
+        let unused = self.images.take_unused(&needed);
+        if unused.is_empty() {
+            return;
+        }
+        for digest in unused {
             self.effects.push(Effect::DeleteLayer(digest));
         }
+        let nodes: Vec<NodeId> = self.nodes.iter().map(|node| node.record.id).collect();
+        for node in nodes {
+            self.sweep_layers(node);
+        }
+    }
+
+    /// Has the node remove the layers that no account possesses. It keeps those that its containers use
+    /// until they end; a node that is away is told when it reports.
+    pub(crate) fn sweep_layers(&mut self, id: NodeId) {
+        let made = self.containers.on_node(&id).filter(|c| c.is_being_made());
+        let needed: BTreeSet<Digest> = made.flat_map(|c| c.layers.iter().copied()).collect();
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        let images = &self.images;
+        let strays: Vec<Digest> = node
+            .layers
+            .iter()
+            .filter(|digest| !images.is_possessed(digest) && !needed.contains(digest))
+            .take(MAX_REMOVED_LAYERS)
+            .copied()
+            .collect();
+        if strays.is_empty() || node.link.connection().is_none() {
+            return;
+        }
+        node.layers.retain(|digest| !strays.contains(digest));
+        let body = NodeRequestBody::RemoveLayers(strays);
+        let _ = self.order(id, body, Purpose::RemoveLayers, limits::ORDER_MS);
     }
 }

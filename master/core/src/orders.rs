@@ -68,6 +68,7 @@ pub(crate) enum Purpose {
     Resize,
     /// Let processes go on whose reader's attachment ended.
     ReleaseReaders,
+    RemoveLayers,
     Allow {
         to: ContainerId,
         from: ContainerId,

@@ -52,7 +52,11 @@ impl Core {
                 Ok(ReplyBody::Container(Box::new(found.info.clone())))
             }
             (
-                Purpose::Signal | Purpose::Resize | Purpose::Kill { .. } | Purpose::ReleaseReaders,
+                Purpose::Signal
+                | Purpose::Resize
+                | Purpose::Kill { .. }
+                | Purpose::ReleaseReaders
+                | Purpose::RemoveLayers,
                 NodeReplyBody::Done,
             ) => Ok(ReplyBody::Done),
             (Purpose::Destroy(id), NodeReplyBody::Done) => {
@@ -244,6 +248,7 @@ impl Core {
             | Purpose::Kill { .. }
             | Purpose::Resize
             | Purpose::ReleaseReaders
+            | Purpose::RemoveLayers
             | Purpose::Allow { .. }
             | Purpose::Disallow { .. }
             | Purpose::Detail(_) => {}

@@ -45,6 +45,7 @@ impl Core {
         }
         self.revoke_stale(id, &report.containers);
         self.volumes_reported(id, report.volumes);
+        self.sweep_layers(id);
         self.release_held();
     }
 

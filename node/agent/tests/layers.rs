@@ -277,6 +277,39 @@ async fn pinned_layers_stay_and_others_go() {
     store.ingest(&layer, &blob[..]).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn discarded_layers_go_when_nothing_uses_them_and_stay_if_they_are_wanted_again() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let (used, used_blob) = pack(&tar(&[("a", "1")]), Compression::None);
+    let (idle, idle_blob) = pack(&tar(&[("b", "2")]), Compression::None);
+    for (layer, blob) in [(&used, &used_blob), (&idle, &idle_blob)] {
+        store.ingest(layer, &blob[..]).await.unwrap();
+    }
+    let pins = store.pin(&[used.digest]).unwrap();
+    store.discard(&[used.digest, idle.digest]);
+    until("the idle layer is removed", || {
+        !store.contains(&idle.digest)
+    })
+    .await;
+    assert!(store.contains(&used.digest), "a container uses it");
+    drop(pins);
+    until("the other one too", || settled(dir.path()).is_empty()).await;
+    // Wanted again between the order and the end of its last container.
+    store.ingest(&used, &used_blob[..]).await.unwrap();
+    let pins = store.pin(&[used.digest]).unwrap();
+    store.discard(&[used.digest]);
+    store.ingest(&used, &used_blob[..]).await.unwrap();
+    drop(pins);
+    store.make_room(0).await;
+    assert!(store.contains(&used.digest));
+    store.make_room(1).await;
+    assert!(!store.contains(&used.digest), "room was wanted");
+}
+
 /// Pids of this process's children that run the unpacker for `dir`.
 fn unpackers(dir: &Path) -> Vec<PathBuf> {
     let marker = dir.display().to_string();

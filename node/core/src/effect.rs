@@ -99,6 +99,8 @@ pub enum Effect {
     },
     /// Open a stream of a process's output and input. Answered by `Answered`.
     Attach(Attach),
+    /// No account possesses these layers any more: each goes when no container uses it.
+    RemoveLayers(Vec<teu_protocol::ids::Digest>),
     /// An attachment ended: no process of the container waits for its places.
     ReleaseReaders {
         /// Where.

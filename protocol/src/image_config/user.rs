@@ -151,7 +151,7 @@ pub enum UserError {
         /// As it was written.
         number: String,
     },
-    /// More than [`MAX_GROUPS`].
+    /// More groups than a process is given here.
     #[error(
         "user `{0}` is in more than {MAX_GROUPS} groups of the container's /etc/group; choose one: \
          `-u user:group`"

@@ -24,6 +24,9 @@ pub struct NodeRequest {
     pub body: NodeRequestBody,
 }
 
+/// Layers in one `RemoveLayers`: four of the largest images.
+pub const MAX_REMOVED_LAYERS: usize = 1_024;
+
 /// What the master orders. The same shapes as the clients' requests, stamped by the master.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum NodeRequestBody {
@@ -94,6 +97,9 @@ pub enum NodeRequestBody {
         /// Whose places.
         attachment: AttachmentId,
     },
+    /// → `Done`: no account of the location possesses these layers any more. The node removes each as soon as no
+    /// container uses it; what it does not have is fine. At most [`MAX_REMOVED_LAYERS`].
+    RemoveLayers(Vec<Digest>),
     /// → `Done`.
     Resize {
         /// Where.

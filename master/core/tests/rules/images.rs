@@ -7,8 +7,8 @@ use teu_master_core::{
 use teu_protocol::{
     ids::{Digest, RequestId, StreamId},
     message::{
-        ImageManifest, MasterToNode, NodeReplyBody, NodeToMaster, Refusal, RefusalCode, ReplyBody,
-        RequestBody, SessionAsk,
+        ImageManifest, MasterToNode, NodeReplyBody, NodeRequestBody, NodeToMaster, Refusal,
+        RefusalCode, ReplyBody, RequestBody, SessionAsk,
     },
 };
 
@@ -218,6 +218,37 @@ fn a_blob_goes_with_its_last_owner_once_no_container_is_made_of_it() {
     };
     house.node_replies(node, spawn.id, Ok(result));
     assert!(house.pass(250).contains(&delete));
+}
+
+#[test]
+fn a_node_removes_the_layers_that_no_account_possesses() {
+    let (mut house, [node, other]) = House::open();
+    let (alice, _) = house.client(ALICE, SessionAsk::New, attachment(1));
+    let (bob, _) = house.client(BOB, SessionAsk::New, attachment(2));
+    let (blob, stray) = (Digest::of(b"blob"), Digest::of(b"stray"));
+    let removed = |effects: &[Effect], to| -> Vec<NodeRequestBody> {
+        let orders = orders(effects, to).into_iter().map(|order| order.body);
+        orders
+            .filter(|body| matches!(body, NodeRequestBody::RemoveLayers(_)))
+            .collect()
+    };
+    // What a node has from before is told to it when it reports.
+    let mut told = report(Vec::new());
+    told.layers = vec![blob, stray];
+    let effects = house.node_says(node, NodeToMaster::Report(Box::new(told)));
+    assert_eq!(
+        removed(&effects, node),
+        [NodeRequestBody::RemoveLayers(vec![stray])]
+    );
+    // One owner is enough for a layer to stay.
+    let effects = house.ask(alice, RequestBody::RemoveImage("app".into()));
+    assert!(removed(&effects, node).is_empty());
+    let effects = house.ask(bob, RequestBody::RemoveImage(image().id.to_string()));
+    assert_eq!(
+        removed(&effects, node),
+        [NodeRequestBody::RemoveLayers(vec![blob])]
+    );
+    assert!(removed(&effects, other).is_empty(), "it has none");
 }
 
 #[test]

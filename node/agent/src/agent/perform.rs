@@ -159,6 +159,7 @@ impl Agent {
                 self.resize(request, container, process, size);
             }
             Effect::Attach(attach) => self.attach(attach),
+            Effect::RemoveLayers(digests) => self.yard.layers.discard(&digests),
             Effect::ReleaseReaders {
                 container,
                 attachment,

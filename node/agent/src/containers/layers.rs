@@ -24,12 +24,28 @@ use crate::{
 /// Fast links are filled, and four layers at once hold 8 MiB at most.
 const LAYER_WINDOW: u64 = 2 * 1024 * 1024;
 
+/// Room that is left on a node's disk before layers come, in bytes: idle ones make it if need be.
+const ROOM_WANTED: u64 = 1 << 30;
+
+/// How much larger a layer usually is when it is unpacked.
+const UNPACKED_BY: u64 = 3;
+
 /// Layers of one image that are fetched at the same time: unpacking takes a core each.
 const AT_ONCE: usize = 4;
 
 /// Makes sure that all are there.
 pub(super) async fn ensure(yard: &Yard, layers: &[LayerRef]) -> Result<(), Refusal> {
-    let mut missing = yard.layers.missing(layers).into_iter();
+    let missing = yard.layers.missing(layers);
+    let wanted = missing.iter().fold(ROOM_WANTED, |sum, layer| {
+        sum.saturating_add(layer.size.saturating_mul(UNPACKED_BY))
+    });
+    if !missing.is_empty()
+        && let Some(room) = yard.layers.room()
+        && room < wanted
+    {
+        yard.layers.make_room(wanted - room).await;
+    }
+    let mut missing = missing.into_iter();
     let mut under_way: FuturesUnordered<_> = missing
         .by_ref()
         .take(AT_ONCE)

@@ -5,7 +5,7 @@
 //! two that want the same layer one extracts and the other waits for it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     future::Future,
     io,
@@ -40,6 +40,11 @@ struct Inner {
 struct State {
     layers: HashMap<Digest, LayerRecord>,
     pins: HashMap<Digest, usize>,
+    /// To be removed when nothing pins them.
+    unwanted: HashSet<Digest>,
+    /// When each was last asked for or let go, on a clock that counts these; absent: before the store was opened.
+    used: HashMap<Digest, u64>,
+    uses: u64,
     /// Held while a layer is being extracted or removed.
     busy: HashMap<Digest, Weak<tokio::sync::Mutex<()>>>,
 }
@@ -178,6 +183,7 @@ impl LayerStore {
         R: AsyncRead + Unpin,
     {
         let digest = layer.digest;
+        self.state().wanted(digest);
         let busy = self.busy(&digest);
         let turn = busy.lock_owned().await;
         if let Some(record) = self.state().layers.get(&digest) {
@@ -187,8 +193,9 @@ impl LayerStore {
             .await
             .map_err(|source| LayerError::Source { digest, source })?;
         let temporary = TemporaryLayer::create(&self.inner.dir, digest)?;
+        let limits = self.inner.limits.within(&self.inner.dir);
         let extracted = temporary
-            .extract(&self.inner.unpacker, &self.inner.limits, layer, blob)
+            .extract(&self.inner.unpacker, &limits, layer, blob)
             .await?;
         check_diff_id(layer, extracted.diff_id)?;
         let record = LayerRecord {
@@ -248,6 +255,8 @@ impl LayerStore {
             if state.pins.contains_key(&digest) {
                 return Err(LayerError::InUse { digest });
             }
+            state.unwanted.remove(&digest);
+            state.used.remove(&digest);
             if state.layers.remove(&digest).is_none() {
                 return Ok(());
             }
@@ -267,6 +276,53 @@ impl LayerStore {
         })
         .await
         .map_err(|_| LayerError::Worker { digest })?
+    }
+
+    /// Removes those that are here, each as soon as nothing pins it; asking for one again takes that back.
+    pub fn discard(&self, digests: &[Digest]) {
+        let mut state = self.state();
+        let here = digests.iter().filter(|one| state.layers.contains_key(one));
+        let here: Vec<Digest> = here.copied().collect();
+        state.unwanted.extend(here);
+        let ready = state.ready_to_go();
+        drop(state);
+        self.remove_later(ready);
+    }
+
+    /// Removes layers that nothing pins, those first that were not used for the longest time, until `bytes` of files
+    /// are gone or none is left. They are fetched again when they are wanted.
+    pub async fn make_room(&self, bytes: u64) {
+        let doomed = oldest_first(self.state().idle(), bytes);
+        for digest in doomed {
+            match self.remove(&digest).await {
+                Ok(()) => {
+                    tracing::info!(layer = %digest.short(), "removed an idle layer to make room")
+                }
+                Err(error) => tracing::warn!("{}", crate::link::chain(&error)),
+            }
+        }
+    }
+
+    /// Bytes that can still be written where the layers are; `None` if the file system does not tell.
+    #[must_use]
+    pub fn room(&self) -> Option<u64> {
+        room_at(&self.inner.dir)
+    }
+
+    fn remove_later(&self, digests: Vec<Digest>) {
+        // Without a runtime the agent is ending: its next start is told again what to remove.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        for digest in digests {
+            let store = self.clone();
+            runtime.spawn(async move {
+                match store.remove(&digest).await {
+                    Ok(()) | Err(LayerError::InUse { .. }) => {}
+                    Err(error) => tracing::warn!("{}", crate::link::chain(&error)),
+                }
+            });
+        }
     }
 
     /// What the store holds.
@@ -323,10 +379,65 @@ impl Drop for LayerPins {
                 *count -= 1;
                 if *count == 0 {
                     state.pins.remove(digest);
+                    state.touch(*digest);
                 }
             }
         }
+        let ready = state.ready_to_go();
+        drop(state);
+        self.store.remove_later(ready);
     }
+}
+
+impl State {
+    /// Somebody asks for the layer.
+    fn wanted(&mut self, digest: Digest) {
+        self.unwanted.remove(&digest);
+        self.touch(digest);
+    }
+
+    fn touch(&mut self, digest: Digest) {
+        self.uses += 1;
+        self.used.insert(digest, self.uses);
+    }
+
+    fn ready_to_go(&self) -> Vec<Digest> {
+        let free = |digest: &&Digest| !self.pins.contains_key(*digest);
+        self.unwanted.iter().filter(free).copied().collect()
+    }
+
+    /// Layers that nothing pins: when each was used, its digest and its bytes.
+    fn idle(&self) -> Vec<(u64, Digest, u64)> {
+        let idle = self
+            .layers
+            .values()
+            .filter(|record| !self.pins.contains_key(&record.digest));
+        idle.map(|record| {
+            let used = self.used.get(&record.digest).copied().unwrap_or_default();
+            (used, record.digest, record.bytes)
+        })
+        .collect()
+    }
+}
+
+/// Those to remove so that `bytes` come free: the least recently used first.
+fn oldest_first(mut idle: Vec<(u64, Digest, u64)>, bytes: u64) -> Vec<Digest> {
+    idle.sort_unstable();
+    let mut freed = 0_u64;
+    idle.into_iter()
+        .take_while(|(_, _, size)| {
+            let more = freed < bytes;
+            freed = freed.saturating_add(*size);
+            more
+        })
+        .map(|(_, digest, _)| digest)
+        .collect()
+}
+
+/// Free bytes of the file system that holds `dir`.
+pub(super) fn room_at(dir: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn check_diff_id(layer: &LayerRef, actual: Digest) -> Result<(), LayerError> {
@@ -362,5 +473,24 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_used_for_longest_makes_room_and_no_more_goes_than_is_needed() {
+        let digest = |n: u8| Digest::from_bytes([n; 32]);
+        let idle = vec![(7, digest(1), 10), (0, digest(2), 10), (3, digest(3), 10)];
+        for (bytes, gone) in [
+            (0, vec![]),
+            (1, vec![digest(2)]),
+            (11, vec![digest(2), digest(3)]),
+            (u64::MAX, vec![digest(2), digest(3), digest(1)]),
+        ] {
+            assert_eq!(oldest_first(idle.clone(), bytes), gone, "{bytes}");
+        }
     }
 }

@@ -51,7 +51,20 @@ impl Default for UnpackLimits {
     }
 }
 
+/// Of the disk that layers lie on: they never take the last of it (the node's reserve, and as much for what is
+/// written meanwhile).
+const SPARE_BYTES: u64 = 512 << 20;
+
 impl UnpackLimits {
+    /// The same for a layer that is unpacked in `dir`, which has only so much room.
+    pub(super) fn within(&self, dir: &std::path::Path) -> Self {
+        let room = super::store::room_at(dir).map(|free| free.saturating_sub(SPARE_BYTES));
+        Self {
+            stream_bytes: room.map_or(self.stream_bytes, |room| room.min(self.stream_bytes)),
+            ..*self
+        }
+    }
+
     const fn tar(&self) -> TarLimits {
         TarLimits {
             members: self.members,

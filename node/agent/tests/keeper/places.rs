@@ -230,7 +230,8 @@ async fn without_a_reader_a_full_disk_costs_output_and_the_gap_is_exact() {
     let (first, kept) = (&chunk.records[0], read_log(&boxed.dir, id));
     let bytes: usize = kept.iter().map(|(_, bytes)| bytes.len()).sum();
     assert!(
-        first.start > 0 && bytes >= 1 << 20,
+        // A megabyte is kept, to whole records.
+        first.start > 0 && bytes > (1 << 20) - (64 << 10),
         "{} {bytes}",
         first.start
     );

@@ -84,6 +84,10 @@ impl NodeCore {
                     .refuse(id, RefusalCode::Unavailable, message);
             }
             NodeRequestBody::Doctor => effects.push(Effect::Examine { request: id }),
+            NodeRequestBody::RemoveLayers(digests) => {
+                effects.push(Effect::RemoveLayers(digests));
+                self.out(effects).answer(id, Ok(NodeReplyBody::Done));
+            }
             body => {
                 let container = target(&body);
                 let Some(found) = container.and_then(|id| self.containers.get_mut(&id)) else {
@@ -302,6 +306,7 @@ impl Container {
             NodeRequestBody::Spawn(_)
             | NodeRequestBody::Destroy(_)
             | NodeRequestBody::Volume(_)
+            | NodeRequestBody::RemoveLayers(_)
             | NodeRequestBody::Doctor => {}
         }
     }
@@ -391,6 +396,9 @@ const fn target(body: &NodeRequestBody) -> Option<ContainerId> {
         | NodeRequestBody::Tunnel { container, .. }
         | NodeRequestBody::Allow { to: container, .. }
         | NodeRequestBody::Disallow { to: container, .. } => Some(*container),
-        NodeRequestBody::Spawn(_) | NodeRequestBody::Volume(_) | NodeRequestBody::Doctor => None,
+        NodeRequestBody::Spawn(_)
+        | NodeRequestBody::Volume(_)
+        | NodeRequestBody::RemoveLayers(_)
+        | NodeRequestBody::Doctor => None,
     }
 }
