@@ -107,7 +107,8 @@ impl Follower {
         self.acknowledge();
     }
 
-    /// The reader grants more: it has consumed as much.
+    /// The reader grants more: it has consumed as much (or its window grows, which is less than
+    /// [`ACKNOWLEDGED_WITHIN`] over a stream's life).
     pub fn grant(&mut self, bytes: u64) {
         // One that grants more than a stream may have gets no credit for it.
         let _ = self.credit.grant(bytes);
@@ -237,7 +238,7 @@ mod tests {
         // A reader of a huge window says nothing for long.
         follower.sent(ACKNOWLEDGED_WITHIN, 10 << 20);
         assert_eq!(follower.acknowledged(), 250);
-        follower.sent(1, 20 << 20);
+        follower.sent(ACKNOWLEDGED_WITHIN, 20 << 20);
         assert_eq!(follower.acknowledged(), 10 << 20);
         // A gap with nothing behind it is passed at once when all before it was consumed.
         follower.grant(64 << 20);
