@@ -104,12 +104,15 @@ pub async fn run(instance: &InstanceName, root: &Path, kept: &Data) -> Result<()
         .await?
         .close()
         .await?;
+    // What containers wrote has ended with them; the next start makes room for others.
+    mounts::unmount(&data.path().join("scratch"))?;
+    let scratch = data.path().join("scratch.btrfs");
+    mounts::detach_files(|file| file == scratch);
     let Data::Remove { pool } = kept else {
         return remove(&[&run_dir]);
     };
     // Volumes stay where they are, unless their file is in the data directory and goes with it.
     mounts::unmount(&data.path().join("volumes"))?;
-    mounts::unmount(&data.path().join("scratch"))?;
     let elsewhere = match pool {
         PoolChoice::Loop(file) => Some(file.as_path()),
         _ => None,

@@ -36,6 +36,9 @@ use crate::{args::Globals, failure::Failure, output, signals::Interrupts};
 /// How long a child may take to end after SIGTERM.
 pub(super) const END_WITHIN: Duration = Duration::from_secs(10);
 
+/// Daemons that ended at their start had a moment in which they lived: shorter than any real start takes.
+const STEADY_AFTER: Duration = Duration::from_millis(250);
+
 /// A daemon that has ended so often without having been well will not start.
 const GIVE_UP_AFTER: u32 = 3;
 
@@ -135,7 +138,7 @@ async fn run(
 ) -> Result<(), Failure> {
     let mut ready = std::pin::pin!(ready);
     let (mut is_ready, mut is_told) = (false, false);
-    let mut steady_at = Instant::now();
+    let mut steady_at = Instant::now() + STEADY_AFTER;
     loop {
         let ended = tokio::select! {
             outcome = &mut ready, if !is_ready => {
@@ -297,7 +300,17 @@ mod tests {
     async fn a_location_whose_daemon_does_not_start_is_given_up_and_never_called_ready() {
         let (mut master, mut node) = (service("exec sleep 1000"), service("exit 3"));
         // As a master that answers for the moment in which the node lives.
-        let outcome = run(&mut master, &mut node, async { Ok(()) }, || {
+        let State::Running(child, _) = &node.state else {
+            panic!("it was not started")
+        };
+        let stat = format!("/proc/{}/stat", child.id().unwrap());
+        let ready = async {
+            while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        };
+        let outcome = run(&mut master, &mut node, ready, || {
             panic!("it was called ready")
         });
         let error = outcome.await.unwrap_err();

@@ -141,9 +141,10 @@ fn a_manifest_that_contradicts_itself_is_refused() {
         config: b"{".to_vec(),
         layers: vec![],
     };
+    const LONG: &[u8] = br#"{"os":"linux-linux-linux-linux-linux-linux","architecture":"amd64-amd64-amd64-amd64-amd64"}"#;
     let nowhere = ImageManifest {
-        id: Digest::of(b"{}"),
-        config: b"{}".to_vec(),
+        id: Digest::of(LONG),
+        config: LONG.to_vec(),
         layers: vec![],
     };
     let mut size = good;

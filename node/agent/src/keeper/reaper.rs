@@ -11,7 +11,7 @@
 //! the container's process limit.
 //! Invariants: it holds no descriptor of the container's processes once they are forked, and executes
 //! nothing; it belongs to the host's user namespace and to the keepers' control group, so the container
-//! can neither signal nor trace it, nor does it count against the container's limits.
+//! can neither signal nor trace it (it is not dumpable either), nor does it count against the container's limits.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    process::{Signal, WaitOptions, wait},
+    process::{DumpableBehavior, Signal, WaitOptions, set_dumpable_behavior, wait},
 };
 use serde::{Deserialize, Serialize};
 use teu_protocol::message::decode_record;
@@ -84,7 +84,10 @@ impl Reaper {
         // Neither may wait for the other: the reaper waits for the keeper, never the other way.
         rustix::io::ioctl_fionbio(&ours, true)?;
         fork::fork(ForkOptions::default(), move || {
-            if namespaces::join_pid(&parts.init_pidfd).is_err() {
+            // The container sees what lives in its namespace: nothing of this may be looked into, not even
+            // before the first step below.
+            let hidden = set_dumpable_behavior(DumpableBehavior::NotDumpable).is_ok();
+            if !hidden || namespaces::join_pid(&parts.init_pidfd).is_err() {
                 return 1;
             }
             // Only a child is born into the namespace; as a sibling it is the keeper's.

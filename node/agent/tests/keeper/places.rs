@@ -176,9 +176,12 @@ async fn input_is_taken_once_in_order_and_as_much_as_there_is_room_for() {
 
 #[tokio::test]
 async fn what_a_full_disk_does_not_take_is_given_to_a_live_reader_and_counted_as_lost_by_others() {
-    let rig = Rig::new().await;
-    let mut boxed = rig.run("full", "sleep 100").await;
-    let disk = FullDisk::mount(&boxed);
+    let mut rig = Rig::new().await;
+    let plan = rig.plan("full", sh("sleep 100"));
+    let _disk = FullDisk::mount(&plan.dir.join("logs"));
+    // A launcher takes the mounts that are there when it starts.
+    rig.relaunch().await;
+    let mut boxed = rig.start("full", plan).await;
     let mut exec = sh("seq 1 20000; echo oops >&2");
     exec.reader = Some((READER, OWNER));
     let id = boxed.exec(8, exec).await;
@@ -187,7 +190,7 @@ async fn what_a_full_disk_does_not_take_is_given_to_a_live_reader_and_counted_as
     let mut expected: String = (1..=20_000).map(|n| format!("{n}\n")).collect();
     expected.push_str("oops\n");
     assert_eq!(end, expected.len() as u64, "each byte has its cursor");
-    assert!(read_log(&disk.container, id).is_empty(), "the disk is full");
+    assert!(read_log(&boxed.dir, id).is_empty(), "the disk is full");
     let (mut cursor, mut got) = (0, Vec::new());
     while cursor < end {
         let records = boxed.link.unwritten(id, cursor).await.unwrap();
@@ -203,9 +206,11 @@ async fn what_a_full_disk_does_not_take_is_given_to_a_live_reader_and_counted_as
 
 #[tokio::test]
 async fn without_a_reader_a_full_disk_costs_output_and_the_gap_is_exact() {
-    let rig = Rig::new().await;
-    let mut boxed = rig.run("gap", "sleep 100").await;
-    let disk = FullDisk::mount(&boxed);
+    let mut rig = Rig::new().await;
+    let plan = rig.plan("gap", sh("sleep 100"));
+    let disk = FullDisk::mount(&plan.dir.join("logs"));
+    rig.relaunch().await;
+    let mut boxed = rig.start("gap", plan).await;
     let mut exec = sh("head -c 5000000 /dev/zero; read go; echo end");
     exec.open_stdin = true;
     let id = boxed.exec(8, exec).await;
@@ -220,9 +225,9 @@ async fn without_a_reader_a_full_disk_costs_output_and_the_gap_is_exact() {
         .unwrap();
     let (_, end) = boxed.events.exit_of(id).await;
     assert_eq!(end, 5_000_004);
-    let log = teu_node::keeper::LogReader::new(&disk.container, id);
+    let log = teu_node::keeper::LogReader::new(&boxed.dir, id);
     let chunk = log.read(0.into(), 100 << 20).unwrap();
-    let (first, kept) = (&chunk.records[0], read_log(&disk.container, id));
+    let (first, kept) = (&chunk.records[0], read_log(&boxed.dir, id));
     let bytes: usize = kept.iter().map(|(_, bytes)| bytes.len()).sum();
     assert!(
         first.start > 0 && bytes >= 1 << 20,
@@ -233,41 +238,39 @@ async fn without_a_reader_a_full_disk_costs_output_and_the_gap_is_exact() {
     assert_eq!(kept.last().unwrap(), &(Channel::Stdout, b"end\n".to_vec()));
 }
 
-/// A tiny file system over a container's logs, as its keeper sees them: full but for empty files.
+/// A tiny file system over a container's logs, full but for empty files.
 struct FullDisk {
-    /// The container's directory, through the keeper's eyes.
-    container: std::path::PathBuf,
+    dir: std::path::PathBuf,
 }
 
 impl FullDisk {
-    fn mount(boxed: &Running) -> Self {
-        let keeper = boxed.link.pid().to_string();
-        let status = std::process::Command::new("nsenter")
-            .args([
-                "-t", &keeper, "-m", "mount", "-t", "tmpfs", "-o", "size=8m", "full",
-            ])
-            .arg(boxed.dir.join("logs"))
+    fn mount(dir: &std::path::Path) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
+        let status = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=8m", "full"])
+            .arg(dir)
             .status()
             .unwrap();
         assert!(status.success());
-        let inside = boxed.dir.strip_prefix("/").unwrap();
         let this = Self {
-            container: std::path::Path::new("/proc")
-                .join(keeper)
-                .join("root")
-                .join(inside),
+            dir: dir.to_owned(),
         };
-        let mut file = std::fs::File::create(this.ballast()).unwrap();
+        let mut file = std::fs::File::create(this.dir.join("ballast")).unwrap();
         while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
         this
     }
 
-    fn ballast(&self) -> std::path::PathBuf {
-        self.container.join("logs").join("ballast")
-    }
-
     fn make_room(&self) {
-        std::fs::remove_file(self.ballast()).unwrap();
+        std::fs::remove_file(self.dir.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for FullDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.dir)
+            .status();
     }
 }
 

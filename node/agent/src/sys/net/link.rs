@@ -152,6 +152,26 @@ impl Links {
         Ok(())
     }
 
+    /// Takes back what [`Links::introduce`] told; what the kernel does not know is fine.
+    pub(super) fn forget(
+        &mut self,
+        config: &NetConfig,
+        ips: impl Iterator<Item = Ipv4Addr>,
+    ) -> io::Result<()> {
+        let Some(bridge) = self.find(&config.bridge())? else {
+            return Ok(());
+        };
+        let requests: Vec<Request> = ips.map(|ip| neighbour::unknown(bridge.index, ip)).collect();
+        for chunk in requests.chunks(MAX_REQUESTS) {
+            for outcome in self.channel.transact(chunk)? {
+                if let Err(error) = outcome {
+                    tracing::debug!(%error, "the kernel knew no hardware address of an address");
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Puts existing veths back on the bridge, isolated and up. Does nothing to those in order.
     pub(super) fn reattach(
         &mut self,

@@ -16,16 +16,27 @@ use super::{channel::Request, config::NetConfig, link::request};
 
 /// `ip neigh replace <ip> lladdr <its own> dev <index> nud permanent`.
 pub(super) fn known(index: u32, ip: Ipv4Addr) -> Request {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.ifindex = index;
+    let mut message = entry(index, ip);
     message.header.state = NeighbourState::Permanent;
-    message.attributes = vec![
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)),
-        NeighbourAttribute::LinkLayerAddress(NetConfig::container_mac(ip).to_vec()),
-    ];
+    let hardware = NetConfig::container_mac(ip).to_vec();
+    message
+        .attributes
+        .push(NeighbourAttribute::LinkLayerAddress(hardware));
     request(
         RouteNetlinkMessage::NewNeighbour(message),
         NLM_F_CREATE | NLM_F_REPLACE,
     )
+}
+
+/// `ip neigh del <ip> dev <index>`.
+pub(super) fn unknown(index: u32, ip: Ipv4Addr) -> Request {
+    request(RouteNetlinkMessage::DelNeighbour(entry(index, ip)), 0)
+}
+
+fn entry(index: u32, ip: Ipv4Addr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = index;
+    message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(ip))];
+    message
 }

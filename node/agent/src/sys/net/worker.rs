@@ -210,13 +210,17 @@ impl Worker {
             .map(|link| link.name)
             .filter(|name| self.config.is_veth_name(name) && !known.contains(name))
             .collect();
-        for address in strays
+        let addresses: Vec<Ipv4Addr> = strays
             .iter()
             .filter_map(|name| self.config.address_of_veth(name))
-        {
-            self.pool.rest(address, self.started.elapsed());
+            .collect();
+        for address in &addresses {
+            self.pool.rest(*address, self.started.elapsed());
         }
-        let removed = self.links.remove(&self.config, &strays);
+        let removed = self
+            .links
+            .remove(&self.config, &strays)
+            .and_then(|()| self.links.forget(&self.config, addresses.into_iter()));
         removed.map_err(|source| NetError::RemoveVeths {
             count: strays.len(),
             source,
@@ -390,7 +394,10 @@ impl Worker {
             changes.partition(|change| matches!(change, Change::Remove(Element::Binding(_))));
         let names: Vec<String> = leaving.values().map(|ip| self.config.veth(*ip)).collect();
         let removed = self.apply(&pairs).and_then(|()| {
-            let removed = self.links.remove(&self.config, &names);
+            let removed = self
+                .links
+                .remove(&self.config, &names)
+                .and_then(|()| self.links.forget(&self.config, leaving.values().copied()));
             removed.map_err(|source| NetError::RemoveVeths {
                 count: names.len(),
                 source,
