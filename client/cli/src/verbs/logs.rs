@@ -14,7 +14,7 @@ use crate::{args::Globals, failure::Failure};
 /// Arguments of `teu logs`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Of each program's output the newest part is kept: 8 to 16 MiB, or what `teu run --log-size` says. Where bytes are \
+Of each program's output the newest 8 to 16 MiB are kept. Where bytes are \
 missing, a line on stderr tells how many. -f does not hold the program back; `teu run` and `teu exec` do.")]
 pub(crate) struct LogsArgs {
     /// Go on until the program ends

@@ -107,7 +107,8 @@ impl Follower {
         self.acknowledge();
     }
 
-    /// The reader grants more: it has consumed as much.
+    /// The reader grants more: it has consumed as much (or its window grows, which is less than
+    /// [`ACKNOWLEDGED_WITHIN`] over a stream's life).
     pub fn grant(&mut self, bytes: u64) {
         // One that grants more than a stream may have gets no credit for it.
         let _ = self.credit.grant(bytes);
