@@ -12,6 +12,7 @@ mod error;
 mod ingest;
 mod opaque;
 mod record;
+mod room;
 mod store;
 pub mod unpack;
 

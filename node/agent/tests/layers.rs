@@ -298,6 +298,19 @@ async fn discarded_layers_go_when_nothing_uses_them_and_stay_if_they_are_wanted_
     assert!(store.contains(&used.digest), "a container uses it");
     drop(pins);
     until("the other one too", || settled(dir.path()).is_empty()).await;
+    // A container of an earlier agent, whose layers are not known, keeps all.
+    store.ingest(&used, &used_blob[..]).await.unwrap();
+    let found = store.pin_found(None);
+    store.discard(&[used.digest]);
+    assert!(matches!(
+        store.remove(&used.digest).await,
+        Err(LayerError::InUse { .. })
+    ));
+    drop(found);
+    until("it goes with its container", || {
+        settled(dir.path()).is_empty()
+    })
+    .await;
     // Wanted again between the order and the end of its last container.
     store.ingest(&used, &used_blob[..]).await.unwrap();
     let pins = store.pin(&[used.digest]).unwrap();

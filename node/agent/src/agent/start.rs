@@ -367,7 +367,13 @@ impl Agent {
                 if let Some(ip) = stored.record.ip {
                     let net = self.slot_net(stored.slot.clone(), ip);
                     let gone = watch_keeper(&self.yard, container, &keeper);
-                    entry.sandbox = Some(Sandbox { keeper, net, gone });
+                    let known = self.yard.data.container(container).layers();
+                    entry.sandbox = Some(Sandbox {
+                        keeper,
+                        net,
+                        gone,
+                        layers: std::sync::Arc::new(self.yard.layers.pin_found(known)),
+                    });
                 }
             }
             None => {

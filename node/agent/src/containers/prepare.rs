@@ -3,7 +3,7 @@
 //! Owner: a task for each container that is being spawned. Invariants: the record is on disk before
 //! the outcome is told; whatever fails, or is no longer wanted, leaves nothing behind.
 
-use std::{fs, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use std::{fs, os::unix::fs::OpenOptionsExt, path::PathBuf, sync::Arc};
 
 use teu_node_core::{Input, plan::SpawnPlan};
 use teu_protocol::{
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     agent::Event,
     keeper::{StartPlan, VolumeMountPlan, sweep},
+    layers::LayerPins,
     slots::WarmSlot,
     state::StoredContainer,
     volumes::worker::mount_plans,
@@ -57,6 +58,7 @@ struct Taken {
     slot: WarmSlot,
     /// Lowest first.
     layers: Vec<PathBuf>,
+    pins: LayerPins,
     mounts: Vec<VolumeMountPlan>,
 }
 
@@ -65,6 +67,10 @@ async fn take(yard: &Yard, plan: &SpawnPlan) -> Result<Taken, Refusal> {
     room::check(&yard.data)?;
     layers::ensure(yard, &plan.layers).await?;
     let digests: Vec<Digest> = plan.layers.iter().map(|layer| layer.digest).collect();
+    let pins = yard
+        .layers
+        .pin(&digests)
+        .map_err(|error| refuse_layer(&error))?;
     let mut lower = yard
         .layers
         .lower_dirs(&digests)
@@ -88,6 +94,7 @@ async fn take(yard: &Yard, plan: &SpawnPlan) -> Result<Taken, Refusal> {
     Ok(Taken {
         slot,
         layers: lower,
+        pins,
         mounts,
     })
 }
@@ -101,6 +108,7 @@ async fn start(
     let Taken {
         slot: WarmSlot { keeper, net },
         layers,
+        pins,
         mounts,
     } = taken;
     let container = plan.record.container;
@@ -108,7 +116,13 @@ async fn start(
     plan.record.ip = Some(net.ip);
     plan.record.since_ms = (!plan.asleep).then(crate::agent::unix_ms);
     let gone = watch_keeper(yard, container, &keeper);
-    let sandbox = Sandbox { keeper, net, gone };
+    let digests: Vec<Digest> = plan.layers.iter().map(|layer| layer.digest).collect();
+    let sandbox = Sandbox {
+        keeper,
+        net,
+        gone,
+        layers: Arc::new(pins),
+    };
     let stored = StoredContainer {
         record: plan.record.clone(),
         slot: sandbox.net.slot.clone(),
@@ -127,7 +141,11 @@ async fn start(
     drop(plan);
     let kept = {
         let dir = dir.clone();
-        let made = move || dir.make(uid_base, bound).and_then(|()| dir.keep(&stored));
+        let made = move || {
+            dir.make(uid_base, bound)?;
+            dir.keep_layers(&digests)?;
+            dir.keep(&stored)
+        };
         tokio::task::spawn_blocking(made).await
     };
     let outcome = match kept {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     keeper::{KeeperEvent, KeeperLink},
+    layers::LayerPins,
     sys::net::SlotNet,
 };
 
@@ -57,6 +58,8 @@ pub struct Sandbox {
     pub net: SlotNet,
     /// Cancelled when the keeper is gone.
     pub gone: CancellationToken,
+    /// The layers of its root stay for as long.
+    pub layers: Arc<LayerPins>,
 }
 
 /// A container's things.

@@ -17,7 +17,13 @@ use std::{
 use teu_protocol::{ids::Digest, message::LayerRef};
 use tokio::io::AsyncRead;
 
-use super::{error::LayerError, ingest::TemporaryLayer, record::LayerRecord, unpack::UnpackLimits};
+use super::{
+    error::LayerError,
+    ingest::TemporaryLayer,
+    record::LayerRecord,
+    room::{oldest_first, room_at},
+    unpack::UnpackLimits,
+};
 
 /// Where a layer's files are, within its directory.
 pub(super) const FS: &str = "fs";
@@ -242,6 +248,23 @@ impl LayerStore {
         })
     }
 
+    /// Pins what a container of an earlier agent uses: all layers, if that is not known any more. What is not
+    /// there cannot be kept.
+    #[must_use]
+    pub fn pin_found(&self, layers: Option<Vec<Digest>>) -> LayerPins {
+        let mut state = self.state();
+        let mut digests = layers.unwrap_or_else(|| state.layers.keys().copied().collect());
+        digests.retain(|digest| state.layers.contains_key(digest));
+        for digest in &digests {
+            *state.pins.entry(*digest).or_default() += 1;
+        }
+        drop(state);
+        LayerPins {
+            store: self.clone(),
+            digests,
+        }
+    }
+
     /// Removes a layer that nothing pins. Removing what is not there is fine.
     ///
     /// # Errors
@@ -420,26 +443,6 @@ impl State {
     }
 }
 
-/// Those to remove so that `bytes` come free: the least recently used first.
-fn oldest_first(mut idle: Vec<(u64, Digest, u64)>, bytes: u64) -> Vec<Digest> {
-    idle.sort_unstable();
-    let mut freed = 0_u64;
-    idle.into_iter()
-        .take_while(|(_, _, size)| {
-            let more = freed < bytes;
-            freed = freed.saturating_add(*size);
-            more
-        })
-        .map(|(_, digest, _)| digest)
-        .collect()
-}
-
-/// Free bytes of the file system that holds `dir`.
-pub(super) fn room_at(dir: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(dir).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
 fn check_diff_id(layer: &LayerRef, actual: Digest) -> Result<(), LayerError> {
     if layer.diff_id == actual {
         Ok(())
@@ -473,24 +476,5 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_not_used_for_longest_makes_room_and_no_more_goes_than_is_needed() {
-        let digest = |n: u8| Digest::from_bytes([n; 32]);
-        let idle = vec![(7, digest(1), 10), (0, digest(2), 10), (3, digest(3), 10)];
-        for (bytes, gone) in [
-            (0, vec![]),
-            (1, vec![digest(2)]),
-            (11, vec![digest(2), digest(3)]),
-            (u64::MAX, vec![digest(2), digest(3), digest(1)]),
-        ] {
-            assert_eq!(oldest_first(idle.clone(), bytes), gone, "{bytes}");
-        }
     }
 }

@@ -58,7 +58,7 @@ const SPARE_BYTES: u64 = 512 << 20;
 impl UnpackLimits {
     /// The same for a layer that is unpacked in `dir`, which has only so much room.
     pub(super) fn within(&self, dir: &std::path::Path) -> Self {
-        let room = super::store::room_at(dir).map(|free| free.saturating_sub(SPARE_BYTES));
+        let room = super::room::room_at(dir).map(|free| free.saturating_sub(SPARE_BYTES));
         Self {
             stream_bytes: room.map_or(self.stream_bytes, |room| room.min(self.stream_bytes)),
             ..*self

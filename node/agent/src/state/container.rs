@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <data>/containers/<id>/record.mp   what is remembered, its slot        (agent, 0600)
+//!                        layers.mp   which layers its root is made of          (agent)
 //!                        upper work  the root's writable layer           (the account's root)
 //!                        logs/ exit.json                                 (its keeper)
 //! ```
@@ -19,10 +20,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use teu_daemon::file;
 use teu_node_core::record::ContainerRecord;
-use teu_protocol::ids::ContainerId;
+use teu_protocol::ids::{ContainerId, Digest};
 
 use super::{Kept, StateError, damaged_in, encode, read, read_or_set_aside, write};
 use crate::{scratch::Scratch, sys::names::SlotName};
+
+/// Layers of the root, beside the record.
+const LAYERS: &str = "layers.mp";
 
 /// What is in `record.mp`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +116,22 @@ impl ContainerDir {
         let path = self.record();
         file::write_for_this_boot(&path, &encode(&path, stored)?)
             .map_err(StateError::io("write", &path))
+    }
+
+    /// Keeps which layers the root is made of, for the next agent. Blocking.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn keep_layers(&self, layers: &[Digest]) -> Result<(), StateError> {
+        let path = self.path.join(LAYERS);
+        file::write_for_this_boot(&path, &encode(&path, &layers)?)
+            .map_err(StateError::io("write", &path))
+    }
+
+    /// The layers that the root is made of; `None` if that is not known. Blocking.
+    #[must_use]
+    pub fn layers(&self) -> Option<Vec<Digest>> {
+        read(&self.path.join(LAYERS)).ok().flatten()
     }
 
     /// Keeps the record durably. Blocking.
