@@ -179,6 +179,18 @@ fn killed_execs(world: &World) {
         assert_eq!(killed.status.code(), Some(124));
         assert_eq!(String::from_utf8_lossy(&killed.stdout), "up\n");
     }
+    // A command that is told to end ends its process, and what that has started.
+    for _ in 0..8 {
+        let script = "sleep 500 & sleep 500";
+        let mut command = world.command(["exec", "few", "sh", "-c", script]);
+        let mut told = command.spawn().expect("teu");
+        eventually("it runs", || {
+            world.ok(["exec", "few", "ps"]).contains("500")
+        });
+        let pid = rustix::process::Pid::from_child(&told);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it lives");
+        assert!(!told.wait().expect("it ends").success());
+    }
     eventually("all are dead and reaped", || {
         !world.ok(["exec", "few", "ps"]).contains("500")
     });

@@ -80,6 +80,8 @@ pub(super) struct Process {
     /// When it is to be killed.
     pub deadline: Option<Instant>,
     pub timed_out: bool,
+    /// The last signal that a client sent it.
+    pub signalled: Option<i32>,
     /// Standard output first; a closed one is `None`.
     pub outputs: Vec<Option<(OwnedFd, Channel)>>,
     pub terminal: Option<OwnedFd>,
@@ -146,6 +148,7 @@ impl Process {
             cgroup: None,
             deadline: None,
             timed_out: false,
+            signalled: None,
             outputs: Vec::new(),
             terminal: None,
             stdin: None,

@@ -404,6 +404,12 @@ impl Supervisor {
         let Some(process) = self.processes.get_mut(&id) else {
             return;
         };
+        // Whoever ends a process by a signal means what it started too.
+        if let (ExitStatus::Signal(signal), Some(cgroup)) = (status, &process.cgroup)
+            && process.signalled == Some(signal)
+        {
+            let _ = cgroup.kill_all();
+        }
         process.drain_output(&mut self.buffer);
         process.close_stdin();
         process.ended = Some(status);

@@ -224,7 +224,9 @@ impl Supervisor {
         let Some(pidfd) = process.pidfd.as_ref().filter(|_| process.ended.is_none()) else {
             return Err(Refusal::NoSuchProcess);
         };
-        fork::send_signal(pidfd, signal.number()).map_err(failed(StartStep::Signal))
+        fork::send_signal(pidfd, signal.number()).map_err(failed(StartStep::Signal))?;
+        process.signalled = Some(signal.number().into());
+        Ok(())
     }
 
     fn resize(&mut self, process: &ProcessId, rows: u16, columns: u16) -> Result<(), Refusal> {
